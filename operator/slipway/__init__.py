@@ -1,0 +1,3 @@
+"""Slipway: a Kubernetes operator that launches machine-learning models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,110 @@
+"""The status of a ModelDeployment: what Slipway did and sees. It is also the operator's only memory."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from slipway.api.base import Type
+
+_CONDITIONS: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+_ATOMIC: dict[str, Any] = {"x-kubernetes-list-type": "atomic"}
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class _Remembered(Type):
+    """Base of the status: read leniently, for another version of Slipway may have written it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Phase(StrEnum):
+    """One word for `kubectl get md`; the conditions say why."""
+
+    PENDING = "Pending"
+    PROGRESSING = "Progressing"
+    READY = "Ready"
+    DEGRADED = "Degraded"
+
+
+class ConditionType(StrEnum):
+    """The conditions that every ModelDeployment has."""
+
+    READY = "Ready"
+    AVAILABLE = "Available"
+    PROGRESSING = "Progressing"
+    ROUTES_LIVE = "RoutesLive"
+    SPEC_VALID = "SpecValid"
+    SCALING_ACTIVE = "ScalingActive"
+
+
+class Condition(_Remembered):
+    """A condition as in `metav1.Condition`."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str
+    observed_generation: int
+    last_transition_time: Time
+
+
+class RevisionStatus(_Remembered):
+    """One revision and what it does now."""
+
+    revision: str = Field(description="Name of the ControllerRevision, the Deployment and the headless Service.")
+    version: str = Field(default="", description="The user's label, `spec.model.version`.")
+    digest: str | None = Field(default=None, description="`spec.model.sha256`, where given.")
+    weight: int = Field(default=0, ge=0, le=100, description="Percent of requests asked of the routers.")
+    ready: int = Field(default=0, description="Ready pods.")
+    replicas: int = Field(default=0, description="Pods asked for.")
+
+
+class Draining(_Remembered):
+    """A revision without requests whose pods leave once its last request is answered."""
+
+    revision: str
+    since: Time | None = Field(default=None, description="When weight 0 was seen live in every router.")
+
+
+class RolloutStatus(_Remembered):
+    """The rollout under way, or how the last one of this spec failed."""
+
+    revision: str = Field(description="The candidate.")
+    since: Time = Field(description="When the candidate was made.")
+    live_weight: int = Field(default=0, description="Percent of requests that every router gives the candidate.")
+    outcome: Literal["Failed"] | None = Field(default=None, description="Set when the candidate was withdrawn.")
+    reason: str | None = Field(default=None, description="Why the candidate is not ready, or was withdrawn.")
+    message: str | None = None
+
+
+class HistoryEntry(_Remembered):
+    """How one rollout ended."""
+
+    revision: str
+    version: str = ""
+    digest: str | None = None
+    outcome: Literal["Served", "Failed", "Superseded", "Cancelled"]
+    at: Time
+    message: str | None = None
+
+
+class Status(_Remembered):
+    """What Slipway did and sees."""
+
+    observed_generation: int = 0
+    phase: Phase = Phase.PENDING
+    url: str = Field(default="", description="Where callers inside the cluster reach the model.")
+    selector: str = Field(default="", description="Label selector of the serving pods, for the scale subresource.")
+    replicas: int = Field(default=0, description="Pods of the serving revision.")
+    stable: RevisionStatus | None = Field(default=None, description="The revision that serves.")
+    candidate: RevisionStatus | None = Field(default=None, description="The revision being tried.")
+    draining: Annotated[list[Draining], Field(json_schema_extra=_ATOMIC)] = Field(
+        default_factory=list, description="Revisions that leave."
+    )
+    rollout: RolloutStatus | None = None
+    history: Annotated[list[HistoryEntry], Field(json_schema_extra=_ATOMIC)] = Field(
+        default_factory=list, description="How each rollout ended, the latest first (at most 20)."
+    )
+    conditions: Annotated[list[Condition], Field(json_schema_extra=_CONDITIONS)] = Field(default_factory=list)
