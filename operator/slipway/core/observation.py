@@ -1,0 +1,79 @@
+"""What the decisions see: one frozen picture of the world, gathered before anything is decided."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """Why a pod is not well, in plain words."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RevisionSeen:
+    """One revision's pods."""
+
+    replicas: int = 0
+    ready: int = 0
+    symptom: Symptom | None = None
+
+
+@dataclass(frozen=True)
+class RouterSeen:
+    """One router pod at its latest scrape.
+
+    `late`: it missed its latest scrape, and this is what it said before. `healthy` and `active` give, by revision, the
+    endpoints that this router would use and its requests in flight.
+    """
+
+    pod: str
+    ready: bool = False
+    answered: bool = False
+    route_version: int = 0
+    healthy: Mapping[str, int] = field(default_factory=dict[str, int])
+    active: Mapping[str, int] = field(default_factory=dict[str, int])
+    late: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """Tell whether callers may still reach this router: it is in the Service, or it answers (as one that drains does)."""
+        return self.ready or self.answered
+
+
+@dataclass(frozen=True)
+class RoutesSeen:
+    """What all routers of the namespace do for one ModelDeployment.
+
+    `written` are the weights asked of the routers (by revision, without zeros). `settled` says that every router that a
+    caller may still reach has taken them over.
+    """
+
+    written: Mapping[str, int] = field(default_factory=dict[str, int])
+    settled: bool = False
+    routers: tuple[RouterSeen, ...] = ()
+    config_error: Symptom | None = None
+
+    def healthy(self, revision: str) -> int:
+        """Answer how many endpoints of the revision every router sees: the least over all routers, 0 without routers."""
+        return min((router.healthy.get(revision, 0) for router in self._counting), default=0)
+
+    def idle(self, revision: str) -> bool:
+        """Tell whether no router has a request in flight to the revision."""
+        return all(router.answered and not router.late and not router.active.get(revision, 0) for router in self._counting)
+
+    @property
+    def live(self) -> Mapping[str, int] | None:
+        """Answer the weights that every router gives, None while one differs or none is ready."""
+        return self.written if self.settled and self.ready else None
+
+    @property
+    def ready(self) -> int:
+        """Answer the number of ready routers."""
+        return sum(router.ready for router in self.routers)
+
+    @property
+    def _counting(self) -> list[RouterSeen]:
+        return [router for router in self.routers if router.counts]

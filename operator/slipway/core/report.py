@@ -1,0 +1,241 @@
+"""The status that tells the truth: phase and conditions, from the roles and what is seen. And the events of a transition."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from slipway.api.status import Condition, ConditionType, Phase, RevisionStatus, Status
+from slipway.core.clock import stamp
+from slipway.core.observation import Symptom
+from slipway.core.revision import Target
+from slipway.core.rollout import State, World
+
+Verdict = tuple[bool | None, str, str]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Which ModelDeployment is reported on, and what is wrong with the resource itself or its children."""
+
+    name: str
+    namespace: str
+    generation: int
+    spec_error: Symptom | None = None
+    clash: Symptom | None = None
+    url: str = ""
+    selectors: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def spec_valid(subject: Subject, state: State, world: World) -> Verdict:
+    """Whether Slipway can read the spec."""
+    if subject.spec_error:
+        return False, subject.spec_error.reason, subject.spec_error.message
+    return True, "Valid", "the spec is valid"
+
+
+def available(subject: Subject, state: State, world: World) -> Verdict:
+    """Whether callers get answers now, from whatever revision."""
+    serving = [name for name, weight in (world.routes.live or world.routes.written).items() if weight]
+    if not serving:
+        return False, "NothingServes", "no revision is ready yet"
+    if not world.routes.ready:
+        return (
+            False,
+            "NoRouter",
+            f"no router of namespace {subject.namespace} is ready: see its Deployment slipway-router",
+        )
+    down = [name for name in serving if not world.seen(name).ready]
+    if down:
+        symptom = world.seen(down[0]).symptom
+        why = f": {symptom.message}" if symptom else ""
+        return False, symptom.reason if symptom else "NoReadyPod", f"{down[0]} has no ready pod{why}"
+    return True, "Serving", f"{_list(serving)} answers requests"
+
+
+def routes_live(subject: Subject, state: State, world: World) -> Verdict:
+    """Whether every router does what was decided."""
+    routes = world.routes
+    if routes.config_error:
+        return False, routes.config_error.reason, routes.config_error.message
+    if not state.weights:
+        return False, "NothingToRoute", "no revision is ready yet"
+    if not routes.ready:
+        return (
+            False,
+            "NoRouter",
+            f"no router of namespace {subject.namespace} is ready: see its Deployment slipway-router",
+        )
+    if routes.live is None or dict(routes.live) != {name: weight for name, weight in state.weights.items() if weight}:
+        silent = [router.pod for router in routes.routers if router.ready and not router.answered]
+        if silent:
+            return None, "RouterSilent", f"{_list(silent)} does not answer on its statistics port"
+        return False, "Updating", "the routers are taking over the new weights"
+    return True, "Live", f"every router gives {_weights(routes.live)}"
+
+
+def progressing(subject: Subject, state: State, world: World) -> Verdict:
+    """Whether a revision is on its way in."""
+    if state.rollout is not None and state.rollout.outcome:
+        failed = state.rollout
+        return False, failed.reason or "Failed", f"{failed.revision} was withdrawn: {failed.message}"
+    if state.candidate is None:
+        return False, "Complete", "no rollout is under way"
+    seen = world.seen(state.candidate.revision)
+    if state.weight:
+        return True, "Shifting", f"the routers are moving all requests to {state.candidate.revision}"
+    if seen.symptom:
+        return True, seen.symptom.reason, f"{state.candidate.revision}: {seen.symptom.message}"
+    return True, "WaitingForPods", f"{state.candidate.revision} is starting"
+
+
+def scaling_active(subject: Subject, state: State, world: World) -> Verdict:
+    """Whether Slipway sets the number of replicas."""
+    return True, "FixedReplicas", f"each serving revision has {world.replicas} replicas, as spec.scaling.min says"
+
+
+def ready(subject: Subject, state: State, world: World) -> Verdict:
+    """Whether the current spec serves, wholly: the one condition to wait for."""
+    for verdict in (spec_valid, _no_clash, available):
+        held, reason, message = verdict(subject, state, world)
+        if not held and (verdict is not available or state.candidate is None):
+            return False, reason, message
+    if state.rollout is not None or state.candidate is not None:
+        _, reason, message = progressing(subject, state, world)
+        still = f"; {state.stable.revision} goes on serving" if state.stable else ""
+        return False, reason, message + still
+    held, reason, message = routes_live(subject, state, world)
+    if not held:
+        return False, reason, message
+    assert state.stable is not None  # noqa: S101 - something is available, and no candidate
+    seen = world.seen(state.stable.revision)
+    if seen.ready < world.replicas:
+        why = seen.symptom or Symptom("PodsStarting", f"{state.stable.revision} has fewer ready pods than its replicas")
+        return False, why.reason, why.message
+    return True, "Serving", f"{_named(state.stable)} serves all requests"
+
+
+def _no_clash(subject: Subject, state: State, world: World) -> Verdict:
+    return (False, subject.clash.reason, subject.clash.message) if subject.clash else (True, "", "")
+
+
+CONDITIONS = (
+    (ConditionType.READY, ready),
+    (ConditionType.AVAILABLE, available),
+    (ConditionType.PROGRESSING, progressing),
+    (ConditionType.ROUTES_LIVE, routes_live),
+    (ConditionType.SPEC_VALID, spec_valid),
+    (ConditionType.SCALING_ACTIVE, scaling_active),
+)
+
+
+def report(before: Status, subject: Subject, state: State, world: World) -> Status:
+    """Answer the status. A condition's `lastTransitionTime` moves only when its status does."""
+    conditions = [_condition(before, kind, verdict(subject, state, world), subject, world) for kind, verdict in CONDITIONS]
+
+    def role(target: Target | None) -> RevisionStatus | None:
+        if target is None:
+            return None
+        seen = world.seen(target.revision)
+        return RevisionStatus(
+            revision=target.revision,
+            version=target.version,
+            digest=target.digest,
+            weight=state.weights.get(target.revision, 0),
+            ready=seen.ready,
+            replicas=seen.replicas,
+        )
+
+    serving = state.stable or state.candidate
+    return Status(
+        observed_generation=subject.generation,
+        phase=_phase(subject, state, world, conditions[0]),
+        url=subject.url,
+        selector=subject.selectors.get(serving.revision, "") if serving else "",
+        replicas=world.seen(serving.revision).replicas if serving else 0,
+        stable=role(state.stable),
+        candidate=role(state.candidate),
+        draining=list(state.draining),
+        rollout=_explained(state, world),
+        history=list(state.history),
+        conditions=conditions,
+    )
+
+
+def _explained(state: State, world: World):
+    """Answer the rollout with the candidate's present symptom."""
+    if state.rollout is None or state.candidate is None:
+        return state.rollout
+    symptom = world.seen(state.candidate.revision).symptom
+    return state.rollout.model_copy(
+        update={"reason": symptom.reason if symptom else None, "message": symptom.message if symptom else None}
+    )
+
+
+def _phase(subject: Subject, state: State, world: World, ready_condition: Condition) -> Phase:
+    if ready_condition.status == "True":
+        return Phase.READY
+    if subject.spec_error or subject.clash or (state.rollout is not None and state.rollout.outcome):
+        return Phase.DEGRADED
+    if state.candidate is not None:
+        if world.seen(state.candidate.revision).symptom:
+            return Phase.DEGRADED
+        return Phase.PROGRESSING if state.stable else Phase.PENDING
+    return Phase.DEGRADED if state.stable else Phase.PENDING
+
+
+def _condition(before: Status, kind: ConditionType, verdict: Verdict, subject: Subject, world: World) -> Condition:
+    held, reason, message = verdict
+    status = "Unknown" if held is None else "True" if held else "False"
+    was = next((condition for condition in before.conditions if condition.type == kind), None)
+    since = was.last_transition_time if was is not None and was.status == status else stamp(world.now)
+    return Condition(
+        type=kind.value,
+        status=status,
+        reason=reason,
+        message=message,
+        observed_generation=subject.generation,
+        last_transition_time=since,
+    )
+
+
+@dataclass(frozen=True)
+class Event:
+    """One Kubernetes event about a ModelDeployment."""
+
+    type: str
+    reason: str
+    message: str
+
+
+def event(before: Status, after: Status) -> Event | None:
+    """Answer the event of a transition: at most one, and none where only figures moved."""
+    ended = [entry for entry in after.history if entry not in before.history]
+    if ended:
+        latest = ended[0]
+        label = f"{latest.revision} (version {latest.version})" if latest.version else latest.revision
+        if latest.outcome == "Served":
+            return Event("Normal", "Promoted", f"{label} serves all requests")
+        if latest.outcome == "Failed":
+            return Event("Warning", "RolloutFailed", f"{label} was withdrawn: {latest.message}")
+        return Event("Normal", latest.outcome, f"{label} was withdrawn: the spec asks for another revision")
+    was, is_ = _ready_of(before), _ready_of(after)
+    if is_ is None or is_.status == "True" or after.phase != Phase.DEGRADED:
+        return None
+    if was is not None and was.status != "True" and was.reason == is_.reason:
+        return None
+    return Event("Warning", is_.reason, is_.message)
+
+
+def _ready_of(status: Status) -> Condition | None:
+    return next((condition for condition in status.conditions if condition.type == ConditionType.READY), None)
+
+
+def _named(target: Target) -> str:
+    return f"{target.revision} (version {target.version})" if target.version else target.revision
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(names)
+
+
+def _weights(weights: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {weight}%" for name, weight in sorted(weights.items()))

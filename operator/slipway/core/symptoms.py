@@ -1,0 +1,124 @@
+"""Why pods are not well, in plain words, from the pods' own state and their Deployment's."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from slipway.core.observation import Symptom
+
+Pod = Mapping[str, Any]
+Container = Mapping[str, Any]
+
+# What the server's image writes as its termination message: "Reason: a sentence that says what, where and the cure".
+_TERMINATION = re.compile(r"^([A-Z][A-Za-z]+): (.+)", re.DOTALL)
+_MESSAGE_MAX = 512
+_PULL_REASONS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+_CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+
+
+def short(text: str) -> str:
+    """Answer the text on one line, cut to what fits a condition."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MESSAGE_MAX else line[: _MESSAGE_MAX - 1] + "…"
+
+
+def unschedulable(pod: Pod) -> Symptom | None:
+    """No node can take the pod."""
+    for condition in pod.get("status", {}).get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return Symptom(condition.get("reason", "Unschedulable"), short(condition.get("message", "no node fits the pod")))
+    return None
+
+
+def evicted(pod: Pod) -> Symptom | None:
+    """The kubelet ended the pod (out of disk or memory on its node, a deadline)."""
+    status = pod.get("status", {})
+    if status.get("phase") != "Failed" or not status.get("reason"):
+        return None
+    return Symptom(status["reason"], short(status.get("message", "the kubelet ended the pod")))
+
+
+def image_not_pulled(pod: Pod) -> Symptom | None:
+    """An image cannot be had."""
+    for container in _containers(pod):
+        waiting = container.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") in _PULL_REASONS:
+            said = waiting.get("message") or "the image cannot be pulled"
+            return Symptom(waiting["reason"], short(f"image {container.get('image')}: {said}"))
+    return None
+
+
+def not_configured(pod: Pod) -> Symptom | None:
+    """A container cannot be made: a Secret or ConfigMap is missing, a command does not exist."""
+    for container in _containers(pod):
+        waiting = container.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") in _CONFIG_REASONS:
+            return Symptom(waiting["reason"], short(f"container {container['name']}: {waiting.get('message', '')}"))
+    return None
+
+
+def ended(pod: Pod) -> Symptom | None:
+    """A container ended when it should not have: what it said last, or how it died."""
+    for container in _containers(pod):
+        state = container.get("state", {})
+        dead = state.get("terminated") or (None if _runs_well(container) else container.get("lastState", {}).get("terminated"))
+        if not dead or (dead.get("exitCode") == 0 and dead.get("reason") == "Completed"):
+            continue
+        said = _TERMINATION.match((dead.get("message") or "").strip())
+        if said:
+            return Symptom(said[1], short(said[2]))
+        if dead.get("reason") == "OOMKilled":
+            return Symptom("OOMKilled", f"container {container['name']} needs more memory than its limit: raise server.resources")
+        how = f"container {container['name']} ended with code {dead.get('exitCode')} ({dead.get('reason', 'Error')})"
+        return Symptom("CrashLoopBackOff", short(f"{how}: {(dead.get('message') or 'no message').strip()[-300:]}"))
+    return None
+
+
+def not_ready(pod: Pod) -> Symptom | None:
+    """The server was ready and is so no more. One that never was is still starting."""
+    condition = next((found for found in pod.get("status", {}).get("conditions", ()) if found["type"] == "Ready"), None)
+    if condition is None or condition["status"] == "True":
+        return None
+    for container in pod.get("status", {}).get("containerStatuses", ()):
+        running = container.get("state", {}).get("running")
+        # RFC 3339 in UTC and whole seconds: later times are larger strings.
+        if running and container.get("started") and condition.get("lastTransitionTime", "") > running.get("startedAt", ""):
+            return Symptom("NotReady", f"container {container['name']} runs but its readiness probe fails")
+    return None
+
+
+# The first that applies is told: what keeps the later ones from happening comes first.
+CHECKS: tuple[Callable[[Pod], Symptom | None], ...] = (
+    unschedulable,
+    evicted,
+    image_not_pulled,
+    not_configured,
+    ended,
+    not_ready,
+)
+
+
+def diagnose(pods: Iterable[Pod], deployment: Mapping[str, Any]) -> Symptom | None:
+    """Answer the first symptom of the revision's pods, those that leave anyway not asked; else the Deployment's own.
+
+    The Deployment's condition ReplicaFailure says why pods cannot even be created: a quota, an admission rule.
+    """
+    staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    for check in CHECKS:
+        for pod in staying:
+            symptom = check(pod)
+            if symptom is not None:
+                return symptom
+    for condition in deployment.get("status", {}).get("conditions", ()):
+        if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+            return Symptom(condition.get("reason", "FailedCreate"), short(condition.get("message", "pods cannot be created")))
+    return None
+
+
+def _containers(pod: Pod) -> list[Container]:
+    status = pod.get("status", {})
+    return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+
+
+def _runs_well(container: Container) -> bool:
+    return bool(container.get("ready")) or "running" in container.get("state", {})

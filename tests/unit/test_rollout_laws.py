@@ -1,0 +1,182 @@
+"""Whole rollouts in simulated time: whatever happens in whatever order, the laws of core/rollout.py hold at every instant.
+
+The simulated cluster runs the real policy and the real route planning. Pods become ready or fail, routers take over routes late
+and see endpoints late, restart, go silent; the spec changes; the operator loses its status. After each event: does any router
+send a request to where no pod is?
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from slipway.core import rollout, routing
+from slipway.core.observation import RevisionSeen, RouterSeen
+from slipway.core.revision import Target
+from slipway.core.rollout import State, World
+from slipway.core.routing import RouterState, Wanted
+
+REVISIONS = ("m-a", "m-b", "m-c")
+TIMEOUT, DEADLINE = 30.0, 600.0
+
+
+class Router:
+    """A router that does what its file said when it last looked."""
+
+    def __init__(self, state: RouterState) -> None:
+        self.loaded = state
+        self.sees: dict[str, bool] = {}
+        self.up = True
+
+    @property
+    def weights(self) -> dict[str, int]:
+        route = self.loaded.routes.get("m")
+        return route.wanted.positive if route else {}
+
+
+class Rollouts(RuleBasedStateMachine):
+    """The operator, its objects and the cluster."""
+
+    @initialize(routers=st.integers(1, 3))
+    def start(self, routers: int) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.state = State()
+        self.target: Target | None = Target("m-a", "", None)
+        self.written = RouterState()
+        self.routers = [Router(self.written) for _ in range(routers)]
+        self.pods: dict[str, bool] = {}
+        self.lost = False
+        self.broken: set[str] = set()
+
+    # What the world does
+
+    @rule(revision=st.sampled_from(REVISIONS))
+    def spec_changes(self, revision: str) -> None:
+        self.target = Target(revision, "", None)
+
+    @rule()
+    def spec_becomes_invalid(self) -> None:
+        self.target = None
+
+    @rule(revision=st.sampled_from(REVISIONS))
+    def model_is_broken(self, revision: str) -> None:
+        if not self.pods.get(revision):
+            self.broken.add(revision)
+
+    @rule(data=st.data())
+    def router_restarts(self, data: st.DataObject) -> None:
+        router = data.draw(st.sampled_from(self.routers))
+        self._look(router)
+
+    @rule(data=st.data())
+    def router_goes_silent(self, data: st.DataObject) -> None:
+        data.draw(st.sampled_from(self.routers)).up = False
+
+    @rule(seconds=st.sampled_from([1, 4, 40, 700]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @precondition(lambda self: not self.lost)
+    @rule()
+    def status_is_lost(self) -> None:
+        self.state = State()
+
+    @rule(data=st.data())
+    def turn(self, data: st.DataObject) -> None:
+        """The operator acts, and of all that would follow some things happen: mostly all, for deep states are rare otherwise."""
+        likely = st.sampled_from([True, True, False])
+        for revision in self.pods:
+            if revision not in self.broken and data.draw(likely, label=f"{revision} ready"):
+                self.pods[revision] = True
+        for router in self.routers:
+            if router.up and data.draw(likely, label="sees endpoints"):
+                router.sees = {name: ready for name, ready in self.pods.items() if name in router.loaded.clusters}
+        self.reconcile()
+        if data.draw(likely, label="routes written"):
+            self.write_routes()
+        for router in self.routers:
+            if router.up and data.draw(likely, label="routes taken over"):
+                router.loaded = self.written
+
+    def _look(self, router: Router) -> None:
+        router.up, router.loaded = True, self.written
+        router.sees = {name: ready for name, ready in self.pods.items() if name in self.written.clusters}
+
+    # What the operator does
+
+    def reconcile(self) -> None:
+        world = self.world()
+        self.state = rollout.decide(self.state, world)
+        for revision in self.state.active:
+            self.pods.setdefault(revision, False)
+        for revision in [name for name in self.pods if name not in self.state.active]:
+            for router in self.routers:
+                assert revision not in router.weights, f"{revision} loses its pods while a router sends it requests"
+            del self.pods[revision]
+
+    def write_routes(self) -> None:
+        known = self.state.active or "m" not in self.written.routes
+        want = Wanted(self.state.weights, dict.fromkeys(self.state.active, 8080))
+        live = max(router.loaded.version for router in self.routers)
+        now_ms = int(self.now.timestamp() * 1000)
+        self.written = routing.plan(self.written, {"m": want} if known else {}, [] if known else ["m"], live, now_ms)
+
+    def world(self) -> World:
+        seen = tuple(
+            RouterSeen(f"r{i}", True, router.up, router.loaded.version, router.sees) for i, router in enumerate(self.routers)
+        )
+        return World(
+            target=self.target,
+            replicas=1,
+            revisions={name: RevisionSeen(1, int(ready)) for name, ready in self.pods.items()},
+            known={name: Target(name, "", None) for name in REVISIONS},
+            routes=routing.seen(self.written, "m", seen, None),
+            deadline_seconds=DEADLINE,
+            timeout_seconds=TIMEOUT,
+            now=self.now,
+        )
+
+    # The laws
+
+    @invariant()
+    def weights_sum_to_100_or_nothing_serves(self) -> None:
+        weights = self.state.weights
+        assert not weights or sum(weights.values()) == 100 or self.state.stable is None
+
+    @invariant()
+    def routers_send_requests_only_to_pods(self) -> None:
+        for router in self.routers:
+            for revision in router.weights:
+                assert self.pods.get(revision), f"a router sends requests to {revision}, which has no ready pod"
+                assert router.sees.get(revision), f"a router sends requests to {revision}, whose endpoints it does not know"
+
+    @invariant()
+    def once_served_always_served(self) -> None:
+        if self.state.stable is not None and any(router.weights for router in self.routers):
+            assert self.state.weights, "what was served is served no more"
+
+    @invariant()
+    def roles_are_distinct(self) -> None:
+        assert len(self.state.active) == len(set(self.state.active))
+
+    def teardown(self) -> None:
+        """Whatever happened: once the last spec is right and everything works, it is served and nothing else is left."""
+        if not hasattr(self, "state"):
+            return
+        self.target = Target("m-e", "", None)
+        for _ in range(12):
+            self.reconcile()
+            self.write_routes()
+            self.pods = dict.fromkeys(self.pods, True)
+            for router in self.routers:
+                self._look(router)
+            self.now += timedelta(seconds=40)
+        assert self.state.stable == self.target
+        assert replace(self.state, history=()) == State(stable=self.target)
+        assert all(router.weights == {"m-e": 100} for router in self.routers)
+        assert self.pods == {"m-e": True}
+
+
+TestRollouts = Rollouts.TestCase
+TestRollouts.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
