@@ -1,0 +1,194 @@
+"""The operator put together: standby, then leader, then stopped. The only place that knows all parts."""
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import aiohttp
+
+from slipway import handlers, health
+from slipway.kube.api import Api, ApiError
+from slipway.kube.informer import Informer
+from slipway.kube.kinds import MODEL_DEPLOYMENT, POD, WATCHED
+from slipway.kube.lease import Lease
+from slipway.kube.store import Store
+from slipway.logs import current_key
+from slipway.manifests import labels
+from slipway.meter.meter import Meter
+from slipway.metrics import Metrics
+from slipway.queue import WorkQueue
+from slipway.reconciler import Reconciler, StaleError
+from slipway.routers import addresses, router_key
+from slipway.settings import Settings
+
+log = logging.getLogger(__name__)
+_STOP_SECONDS = 1.0
+
+
+class App:
+    """One operator process."""
+
+    def __init__(self, api: Api, settings: Settings) -> None:
+        self._api, self._settings = api, settings
+        self._store = Store()
+        self._queue = WorkQueue()
+        self._meter = Meter(lambda namespace: addresses(self._store, namespace), self._routers_changed)
+        self._metrics = Metrics(self._store, self._queue, api)
+        self._reconciler = Reconciler(api, self._store, self._meter, self._queue, settings)
+        self._stop = asyncio.Event()
+        self._standby = True
+        self._synced = False
+        spaces: tuple[str | None, ...] = settings.watch_namespaces or (None,)
+        self._informers = [
+            Informer(api, self._store, kind, space, labels.SELECTOR, self._notify) for kind in WATCHED for space in spaces
+        ]
+        self._models = [Informer(api, self._store, MODEL_DEPLOYMENT, space, "", self._notify) for space in spaces]
+
+    async def run(self) -> int:
+        """Run until SIGTERM (answers 0) or until the Lease is lost (answers 1: another acts now, start afresh)."""
+        self._listen_for_signals()
+        server = await health.serve(
+            self._settings.http_port, self._metrics.registry, lambda: True, lambda: self._standby or self._synced
+        )
+        lease = Lease(self._api, self._settings.namespace, self._settings.identity)
+        try:
+            if not await self._unless_stopped(lease.acquire()):
+                return 0
+            self._standby = False
+            lost = await self._lead(lease)
+            if not lost:
+                await lease.release()
+            return int(lost)
+        finally:
+            await server.cleanup()
+            await self._api.close()
+
+    async def _lead(self, lease: Lease) -> bool:
+        """Act as the leader until told to stop. Answer whether that was because the Lease is lost."""
+        holding = asyncio.create_task(lease.hold())
+        parts: list[Coroutine[Any, Any, None]] = [
+            self._work(),
+            self._meter.run(),
+            *(part.run() for part in self._informers),
+        ]
+        tasks = [asyncio.create_task(part) for part in parts]
+        ended = {holding, asyncio.create_task(self._stop.wait()), *tasks}
+        done, _ = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended - done:
+            task.cancel()
+        await asyncio.wait(ended - done, timeout=_STOP_SECONDS)
+        for task in done:
+            if task in tasks:  # none of them ends by itself
+                log.critical("a part of the operator ended", exc_info=task.exception())
+                return True
+        return holding in done
+
+    async def _work(self) -> None:
+        """Fill the store, then reconcile for ever, sweeping now and then."""
+        for informer in self._informers:
+            await informer.synced.wait()
+        for informer in self._models:
+            await self._patiently(informer)
+        for obj in self._store.all(MODEL_DEPLOYMENT):
+            self._notify(obj)
+        self._enqueue_router_namespaces()
+        self._synced = True
+        log.info("store filled, %d ModelDeployments", len(self._store.all(MODEL_DEPLOYMENT)))
+        async with asyncio.TaskGroup() as group:
+            # kopf takes the signals for itself as it starts: they are taken back.
+            kopf = handlers.run(self._store, self._notify, self._settings.watch_namespaces, self._listen_for_signals)
+            group.create_task(kopf)
+            group.create_task(self._sweep_for_ever())
+            for _ in range(self._settings.workers):
+                group.create_task(self._worker())
+
+    async def _patiently(self, informer: Informer) -> None:
+        while True:
+            try:
+                await informer.sweep()
+                return
+            except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+                log.warning("cannot list ModelDeployments (is the CRD installed?): %s", error or type(error).__name__)
+                await asyncio.sleep(2.0)
+
+    async def _worker(self) -> None:
+        while True:
+            key = await self._queue.take()
+            current_key.set("/".join(part for part in key if part))
+            started = time.perf_counter()
+            failed = True
+            try:
+                await self._reconciler.reconcile(key)
+                failed = False
+            except StaleError as stale:
+                log.debug("%s", stale)
+            except ApiError as error:
+                if error.reason == "Forbidden" and "being terminated" in error.message:
+                    failed = False  # the namespace goes, and everything in it
+                else:
+                    self._count(f"api_{error.status}", error)
+            except (aiohttp.ClientError, TimeoutError) as error:
+                self._count("network", error)
+            except Exception:
+                self._metrics.errors.labels("bug").inc()
+                log.exception("reconcile failed")
+            finally:
+                self._metrics.reconcile_seconds.observe(time.perf_counter() - started)
+                self._queue.done(key, failed=failed)
+
+    def _count(self, kind: str, error: Exception) -> None:
+        self._metrics.errors.labels(kind).inc()
+        log.warning("reconcile failed, trying again: %s", error or type(error).__name__)
+
+    async def _sweep_for_ever(self) -> None:
+        """Repair what a watch missed: events are hints, never facts."""
+        while True:
+            await asyncio.sleep(self._settings.sweep_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
+            try:
+                for informer in (*self._models, *self._informers):
+                    await informer.sweep()
+            except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+                log.warning("sweep failed: %s", error or type(error).__name__)
+                continue
+            for obj in self._store.all(MODEL_DEPLOYMENT):
+                self._queue.add((obj["metadata"]["namespace"], obj["metadata"]["name"]))
+            self._enqueue_router_namespaces()
+
+    def _notify(self, obj: dict[str, Any]) -> None:
+        metadata = obj["metadata"]
+        found = metadata.get("labels") or {}
+        namespace = metadata["namespace"]
+        if obj["kind"] == MODEL_DEPLOYMENT.kind:
+            self._queue.add((namespace, metadata["name"]))
+            self._queue.add(router_key(namespace), after=0.02)
+        elif found.get(labels.COMPONENT) == "router":
+            self._queue.add(router_key(namespace))
+            if obj["kind"] == POD.kind:
+                self._routers_changed(namespace)
+        elif labels.MODEL_LABEL in found:
+            self._queue.add((namespace, found[labels.MODEL_LABEL]))
+
+    def _routers_changed(self, namespace: str) -> None:
+        for obj in self._store.all(MODEL_DEPLOYMENT, namespace):
+            self._queue.add((namespace, obj["metadata"]["name"]))
+
+    def _enqueue_router_namespaces(self) -> None:
+        for namespace in self._store.namespaces():
+            self._queue.add(router_key(namespace))
+
+    def _listen_for_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+
+    async def _unless_stopped(self, waiting: Coroutine[Any, Any, None]) -> bool:
+        task, stop = asyncio.create_task(waiting), asyncio.create_task(self._stop.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        won = task.done()
+        for each in (task, stop):
+            each.cancel()
+        return won

@@ -1,0 +1,66 @@
+"""kopf wiring: every event only enqueues a key."""
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Any
+
+import kopf
+
+from slipway.api import GROUP, PLURAL, VERSION
+from slipway.kube.store import Store
+
+log = logging.getLogger(__name__)
+
+
+Notify = Callable[[dict[str, Any]], None]
+
+
+def registry(store: Store, notify: Notify) -> kopf.OperatorRegistry:
+    """Answer kopf's handlers: the login, and raw events of ModelDeployments, which fill the store and enqueue."""
+    handlers = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=handlers)
+    def on_login(**known: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**known) or kopf.login_with_kubeconfig(**known)
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)
+    async def on_event(event: kopf.RawEvent, **_: Any) -> None:
+        obj: dict[str, Any] = dict(event["object"])
+        if store.drop(obj) if event["type"] == "DELETED" else store.put(obj):
+            notify(obj)
+
+    return handlers
+
+
+def settings() -> kopf.OperatorSettings:
+    """Answer kopf's settings: nothing of it on users' objects, no peering (a Lease fences), no events of its own."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.peering.standalone = True
+    chosen.persistence.diffbase_storage = _NoDiffBase()
+    chosen.queueing.exit_timeout = 0.5
+    chosen.networking.trust_env = True
+    return chosen
+
+
+async def run(store: Store, notify: Notify, namespaces: Collection[str], started: Callable[[], None]) -> None:
+    """Run kopf until cancelled. `started` is called once it has put its own signal handlers in place."""
+    tasks = await kopf.spawn_tasks(
+        registry=registry(store, notify),
+        settings=settings(),
+        standalone=True,
+        clusterwide=not namespaces,
+        namespaces=namespaces,
+    )
+    started()
+    await kopf.run_tasks(tasks)
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Remembers nothing: nobody compares."""
+
+    def fetch(self, *, body: kopf.Body) -> None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        return None

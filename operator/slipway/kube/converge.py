@@ -1,0 +1,94 @@
+"""Makes the world what is wanted: applies what differs, deletes what is no longer wanted, touches nothing of others."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from slipway.core.observation import Symptom
+from slipway.kube.api import Api, ApiError
+from slipway.kube.diff import covers, mark
+from slipway.kube.kinds import kind_of
+from slipway.kube.store import Store
+
+Object = dict[str, Any]
+
+
+class Converger:
+    """Applies and deletes through the store, so that what is as wanted costs no request."""
+
+    def __init__(self, api: Api, store: Store) -> None:
+        self._api, self._store = api, store
+        # What the server stores other than wanted right after an apply (an admission webhook's change, say) is accepted once:
+        # the alternative is to apply for ever.
+        self._accepted: dict[str, tuple[str, int]] = {}
+
+    async def apply(self, wanted: Object) -> Symptom | None:
+        """Apply one object if it differs. Answer the clash where an object of that name is not ours: it is untouched."""
+        wanted = mark(wanted)
+        metadata = wanted["metadata"]
+        kind = kind_of(wanted)
+        stored = self._store.get(kind, metadata["namespace"], metadata["name"])
+        try:
+            if stored is None:
+                applied = await self._api.apply(wanted, create=True)
+            elif not _same_owner(stored, wanted):
+                return clash(stored)
+            elif stored["metadata"].get("deletionTimestamp") or covers(stored, wanted) or self._is_accepted(stored):
+                return None
+            else:
+                applied = await self._api.apply(wanted)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            found = await self._api.get(kind, metadata["namespace"], metadata["name"])
+            if found is None:
+                raise
+            if not _same_owner(found, wanted):
+                return clash(found)
+            self._store.put(found)
+            raise
+        self._store.put(applied)
+        if not covers(applied, wanted):
+            self._accepted[applied["metadata"]["uid"]] = _fingerprint(applied)
+        return None
+
+    async def delete(self, objects: Iterable[Object]) -> None:
+        """Delete objects that the store holds."""
+        for obj in objects:
+            if obj["metadata"].get("deletionTimestamp"):
+                continue
+            await self._api.delete(obj)
+            self._accepted.pop(obj["metadata"]["uid"], None)
+            self._store.drop(obj, ours=True)
+
+    def _is_accepted(self, stored: Object) -> bool:
+        return self._accepted.get(stored["metadata"]["uid"]) == _fingerprint(stored)
+
+
+def clash(obj: Object) -> Symptom:
+    """Answer what is wrong with an object in the way."""
+    metadata = obj["metadata"]
+    if metadata.get("deletionTimestamp"):
+        return Symptom("NameClash", f"{obj['kind']} {metadata['name']} of an earlier owner is still being deleted")
+    return Symptom(
+        "NameClash",
+        f"{obj['kind']} {metadata['name']} exists in namespace {metadata['namespace']} and is not Slipway's: it is left alone; "
+        "delete or rename it, or rename the ModelDeployment",
+    )
+
+
+def _fingerprint(obj: Object) -> tuple[str, int]:
+    metadata = obj["metadata"]
+    return str(metadata.get("annotations")), metadata.get("generation", int(metadata["resourceVersion"]))
+
+
+def _controller(obj: Object) -> str | None:
+    return next((ref["uid"] for ref in obj["metadata"].get("ownerReferences", ()) if ref.get("controller")), None)
+
+
+def _same_owner(stored: Object, wanted: Object) -> bool:
+    """Tell whether the stored object is the one that we would make: same controller, and Slipway's label."""
+    label = "app.kubernetes.io/managed-by"
+    labels = stored["metadata"].get("labels") or {}
+    return _controller(stored) == _controller(wanted) and (
+        _controller(wanted) is not None or labels.get(label) == wanted["metadata"]["labels"][label]
+    )

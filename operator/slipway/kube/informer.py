@@ -1,0 +1,66 @@
+"""Keeps the store filled: list, then watch, for ever, for one kind. The server applies the label selector."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+
+from slipway.kube.api import Api, ApiError
+from slipway.kube.kinds import Kind
+from slipway.kube.store import Store
+
+log = logging.getLogger(__name__)
+_BACKOFF_MAX_SECONDS = 30.0
+
+Notify = Callable[[dict[str, Any]], None]
+
+
+class Informer:
+    """List and watch of one kind in one namespace (None: all).
+
+    Every change goes to the store and then to `notify`. After an error, or a 410 (the server has forgotten the version that we
+    know), the list is read anew: an object that went meanwhile is noticed by its absence.
+    """
+
+    def __init__(self, api: Api, store: Store, kind: Kind, namespace: str | None, selector: str, notify: Notify) -> None:
+        self._api, self._store, self._kind, self._namespace = api, store, kind, namespace
+        self._selector, self._notify = selector, notify
+        self.synced = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        backoff = 0.2
+        while True:
+            try:
+                version = await self.sweep()
+                self.synced.set()
+                backoff = 0.2
+                while True:
+                    version = await self._follow(version)
+            except ApiError as error:
+                if error.status == 410:
+                    continue
+                log.warning("watch of %s failed: %s", self._kind.plural, error)
+            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+                log.warning("watch of %s failed: %s", self._kind.plural, error or type(error).__name__)
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            backoff = min(backoff * 2, _BACKOFF_MAX_SECONDS)
+
+    async def sweep(self) -> str:
+        """List everything into the store, notify of what differed, and answer the list's resourceVersion."""
+        listed, version = await self._api.list(self._kind, self._namespace, self._selector)
+        for obj in self._store.replace(self._kind, self._namespace, listed):
+            self._notify(obj)
+        return version
+
+    async def _follow(self, version: str) -> str:
+        async for event, obj in self._api.watch(self._kind, self._namespace, self._selector, version):
+            version = obj["metadata"]["resourceVersion"]
+            if event == "BOOKMARK":
+                continue
+            if self._store.drop(obj) if event == "DELETED" else self._store.put(obj):
+                self._notify(obj)
+        return version

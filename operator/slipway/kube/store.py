@@ -1,0 +1,116 @@
+"""What the API server holds of Slipway's objects: filled by the watches, and by our own writes before their events arrive."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from slipway.kube.kinds import POD, Kind, kind_of
+from slipway.manifests.labels import MODEL_LABEL
+
+Object = dict[str, Any]
+Name = tuple[str, str]
+
+
+class Store:
+    """Objects by kind, namespace and name, and by the ModelDeployment that they belong to.
+
+    The newer resourceVersion wins, so an event that was under way while we wrote never hides our own write. What we deleted
+    stays hidden, whatever older events still say of it.
+    """
+
+    def __init__(self) -> None:
+        self._objects: dict[Kind, dict[str, dict[str, Object]]] = defaultdict(lambda: defaultdict(dict))
+        self._children: dict[Name, dict[tuple[Kind, str], Object]] = defaultdict(dict)
+        self._deleted: set[str] = set()
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
+        """Answer one object."""
+        return self._objects[kind][namespace].get(name)
+
+    def all(self, kind: Kind, namespace: str | None = None) -> list[Object]:
+        """Answer the objects of a kind, of one namespace or of all."""
+        spaces = self._objects[kind]
+        if namespace is not None:
+            return list(spaces[namespace].values())
+        return [obj for space in spaces.values() for obj in space.values()]
+
+    def children(self, namespace: str, model: str, kind: Kind | None = None) -> list[Object]:
+        """Answer the objects labelled as belonging to the ModelDeployment."""
+        found = self._children.get((namespace, model), {})
+        return [obj for (of, _), obj in found.items() if kind is None or of is kind]
+
+    def namespaces(self) -> Iterator[str]:
+        """Answer the namespaces that hold anything."""
+        return iter({namespace for spaces in self._objects.values() for namespace, held in spaces.items() if held})
+
+    def put(self, obj: Object) -> bool:
+        """Take an object as read or written. Answer whether it is news."""
+        metadata = obj["metadata"]
+        kind, namespace, name = kind_of(obj), metadata["namespace"], metadata["name"]
+        if metadata["uid"] in self._deleted:
+            return False
+        held = self.get(kind, namespace, name)
+        if held is not None and _version(held) >= _version(obj):
+            return False
+        obj = _trimmed(kind, obj)
+        self._objects[kind][namespace][name] = obj
+        model = _model_of(obj)
+        if held is not None and _model_of(held) not in (None, model):
+            self._children[namespace, str(_model_of(held))].pop((kind, name), None)
+        if model is not None:
+            self._children[namespace, model][kind, name] = obj
+        return True
+
+    def drop(self, obj: Object, *, ours: bool = False) -> bool:
+        """Take notice that an object is gone. Answer whether it was held.
+
+        `ours`: we asked for it; until the watch confirms, what it says of that object is old.
+        """
+        metadata = obj["metadata"]
+        kind, namespace, name, uid = kind_of(obj), metadata["namespace"], metadata["name"], metadata["uid"]
+        if ours:
+            self._deleted.add(uid)
+        else:
+            self._deleted.discard(uid)
+        held = self.get(kind, namespace, name)
+        if held is None or held["metadata"]["uid"] != uid:
+            return False
+        del self._objects[kind][namespace][name]
+        model = _model_of(held)
+        if model is not None:
+            self._children[namespace, model].pop((kind, name), None)
+            if not self._children[namespace, model]:
+                del self._children[namespace, model]
+        return True
+
+    def replace(self, kind: Kind, namespace: str | None, listed: list[Object]) -> list[Object]:
+        """Take a complete list of a kind. Answer the objects that came, changed or went."""
+        before = {obj["metadata"]["uid"]: obj for obj in self.all(kind, namespace)}
+        present = {obj["metadata"]["uid"] for obj in listed}
+        gone = [obj for uid, obj in before.items() if uid not in present]
+        for obj in gone:
+            self.drop(obj)
+        return gone + [obj for obj in listed if self.put(obj)]
+
+
+def _version(obj: Object) -> int:
+    return int(obj["metadata"]["resourceVersion"])
+
+
+def _model_of(obj: Object) -> str | None:
+    return obj["metadata"].get("labels", {}).get(MODEL_LABEL)
+
+
+def _trimmed(kind: Kind, obj: Object) -> Object:
+    """Answer the object without what nobody reads: thousands are held."""
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    if kind is POD:
+        status = obj.get("status", {})
+        read = ("phase", "reason", "message", "podIP", "conditions", "containerStatuses", "initContainerStatuses")
+        return {
+            "apiVersion": obj["apiVersion"],
+            "kind": obj["kind"],
+            "metadata": metadata,
+            "status": {key: status[key] for key in read if key in status},
+        }
+    return {**obj, "metadata": metadata}

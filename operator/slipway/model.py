@@ -1,0 +1,109 @@
+"""A ModelDeployment as stored, read: what is asked, what status remembers, and what could not be understood."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import ValidationError
+
+from slipway.api.base import duration_seconds
+from slipway.api.spec import Spec
+from slipway.api.status import Status
+from slipway.core.observation import Symptom
+from slipway.core.revision import Target, target
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose children they are."""
+
+    name: str
+    namespace: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """One ModelDeployment. `spec` is None where it cannot be read; `spec_error` then says why."""
+
+    obj: dict[str, Any]
+    spec: Spec | None
+    spec_error: Symptom | None
+    status: Status
+
+    @property
+    def name(self) -> str:
+        """Answer its name."""
+        return self.obj["metadata"]["name"]
+
+    @property
+    def namespace(self) -> str:
+        """Answer its namespace."""
+        return self.obj["metadata"]["namespace"]
+
+    @property
+    def generation(self) -> int:
+        """Answer the version of its spec."""
+        return self.obj["metadata"]["generation"]
+
+    @property
+    def resource_version(self) -> str:
+        """Answer the version of the whole object."""
+        return self.obj["metadata"]["resourceVersion"]
+
+    @property
+    def identity(self) -> Identity:
+        """Answer name, namespace and uid."""
+        return Identity(self.name, self.namespace, self.obj["metadata"]["uid"])
+
+    @property
+    def raw_status(self) -> dict[str, Any]:
+        """Answer the status as stored."""
+        return self.obj.get("status") or {}
+
+    @cached_property
+    def target(self) -> Target | None:
+        """Answer the revision that the spec asks for."""
+        return target(self.name, self.spec) if self.spec is not None else None
+
+    @property
+    def replicas(self) -> int:
+        """Answer the number of replicas of a serving revision; where the spec cannot be read, what there was."""
+        if self.spec is not None:
+            return self.spec.scaling.min
+        return self.status.stable.replicas if self.status.stable else 1
+
+    @property
+    def history_limit(self) -> int:
+        """Answer how many retired revisions are kept; where the spec cannot be read, all."""
+        return self.spec.revision_history_limit if self.spec is not None else 100
+
+    @property
+    def deadline_seconds(self) -> float:
+        """Answer how long a candidate may take to be ready."""
+        return duration_seconds(self.spec.rollout.progress_deadline) if self.spec is not None else float("inf")
+
+    @property
+    def timeout_seconds(self) -> float:
+        """Answer how long a request may take."""
+        return duration_seconds(self.spec.routing.timeout) if self.spec is not None else 30.0
+
+
+def read(obj: dict[str, Any]) -> Model:
+    """Read a stored ModelDeployment. What cannot be read becomes `spec_error`, never an exception.
+
+    An unreadable status is a lost one: it is rebuilt from the revisions and the routes.
+    """
+    spec: Spec | None = None
+    error: Symptom | None = None
+    try:
+        spec = Spec.model_validate(obj.get("spec") or {})
+    except ValidationError as invalid:
+        first = invalid.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in ("spec", *first["loc"]))
+        error = Symptom("SpecInvalid", f"{where}: {first['msg']}; what served before goes on serving")
+    try:
+        status = Status.model_validate(obj.get("status") or {})
+    except ValidationError:
+        status = Status()
+    return Model(obj, spec, error, status)

@@ -1,0 +1,57 @@
+"""observe(): the one place that gathers what the decisions see. It reads the store and the meter, never the network."""
+
+from collections import defaultdict
+from datetime import datetime
+from typing import Any
+
+from slipway.core.observation import RevisionSeen, RoutesSeen
+from slipway.core.revision import Target
+from slipway.core.rollout import World
+from slipway.core.symptoms import diagnose
+from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD
+from slipway.kube.store import Store
+from slipway.manifests.labels import REVISION_LABEL
+from slipway.model import Model
+
+
+def observe(model: Model, store: Store, routes: RoutesSeen, now: datetime) -> World:
+    """Answer the frozen picture of one ModelDeployment's world."""
+    pods: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for pod in store.children(model.namespace, model.name, POD):
+        pods[pod["metadata"]["labels"].get(REVISION_LABEL, "")].append(pod)
+    revisions: dict[str, RevisionSeen] = {}
+    for deployment in store.children(model.namespace, model.name, DEPLOYMENT):
+        name = deployment["metadata"]["name"]
+        if deployment["metadata"].get("deletionTimestamp") or not _owned(deployment, model):
+            continue
+        ready = sum(pod_ready(pod) for pod in pods[name])
+        revisions[name] = RevisionSeen(deployment["spec"]["replicas"], ready, diagnose(pods[name], deployment))
+    known = {
+        obj["metadata"]["name"]: Target(
+            obj["metadata"]["name"], obj["data"]["model"].get("version", ""), obj["data"]["model"].get("sha256")
+        )
+        for obj in store.children(model.namespace, model.name, CONTROLLER_REVISION)
+        if _owned(obj, model)
+    }
+    return World(
+        target=model.target,
+        replicas=model.replicas,
+        revisions=revisions,
+        known=known,
+        routes=routes,
+        deadline_seconds=model.deadline_seconds,
+        timeout_seconds=model.timeout_seconds,
+        now=now,
+    )
+
+
+def pod_ready(pod: dict[str, Any]) -> bool:
+    """Tell whether Services send requests to the pod."""
+    return not pod["metadata"].get("deletionTimestamp") and any(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for condition in pod.get("status", {}).get("conditions", ())
+    )
+
+
+def _owned(obj: dict[str, Any], model: Model) -> bool:
+    return any(ref["uid"] == model.identity.uid for ref in obj["metadata"].get("ownerReferences", ()))

@@ -1,0 +1,147 @@
+"""reconcile(key): observe -> decide -> apply -> status. The whole operator on one screen; the rest is how."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from slipway.core import report, rollout
+from slipway.core.observation import Symptom
+from slipway.core.rollout import State, World
+from slipway.kube import events
+from slipway.kube.api import Api, ApiError
+from slipway.kube.converge import Converger
+from slipway.kube.kinds import MODEL_DEPLOYMENT
+from slipway.kube.store import Store
+from slipway.manifests import children
+from slipway.meter.meter import Meter
+from slipway.model import Model, read
+from slipway.observe import observe
+from slipway.queue import Key, WorkQueue
+from slipway.routers import Routers, router_key
+from slipway.settings import Settings
+
+log = logging.getLogger(__name__)
+# A foreign object in the way is not watched (the server filters by our label): it is looked for again after this long.
+CLASH_RETRY_SECONDS = 15.0
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Reconciler:
+    """Brings one ModelDeployment, or one namespace's routers, to what is wanted.
+
+    It may be called at any time for any key: an unchanged world costs no request. It remembers nothing.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        store: Store,
+        meter: Meter,
+        queue: WorkQueue,
+        settings: Settings,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._api, self._store, self._meter, self._queue, self._settings, self._now = (
+            api,
+            store,
+            meter,
+            queue,
+            settings,
+            now,
+        )
+        self._converger = Converger(api, store)
+        self._routers = Routers(api, store, self._converger, meter, queue, settings, now)
+
+    async def reconcile(self, key: Key) -> None:
+        """Reconcile the ModelDeployment (namespace, name), or with an empty name the routers of the namespace."""
+        namespace, name = key
+        if not name:
+            await self._routers.reconcile(namespace)
+            return
+        obj = self._store.get(MODEL_DEPLOYMENT, namespace, name)
+        if obj is None or obj["metadata"].get("deletionTimestamp"):
+            self._queue.add(router_key(namespace))
+            return  # its children carry an owner reference: the garbage collector deletes them
+        if not self._meter.fresh(namespace):
+            self._meter.expect(namespace)
+            return  # its next scrape, at once, brings the key again: nothing is decided on routers not looked at
+        model = read(obj)
+
+        world = self._observe(model)
+        state = rollout.decide(rollout.load(model.status), world)
+        clash = await self._apply(model, state, world)
+        world = self._observe(model)
+        if await self._write_status(model, state, world, clash):
+            self._queue.add(router_key(namespace), after=0.02)
+        if clash is None:
+            await self._delete_unwanted(model, state)
+
+        self._wake(key, model, state, world, clash)
+
+    def _observe(self, model: Model) -> World:
+        routes = self._routers.seen(model.namespace, model.name)
+        return observe(model, self._store, routes, self._now())
+
+    async def _apply(self, model: Model, state: State, world: World) -> Symptom | None:
+        """Apply the children that differ. Answer the first name clash."""
+        found: Symptom | None = None
+        for child in children.build(model.identity, model.spec, state, world, self._stored(model), self._settings):
+            clash = await self._converger.apply(child)
+            found = found or clash
+        return found
+
+    async def _delete_unwanted(self, model: Model, state: State) -> None:
+        """Delete what the roles no longer need. Status no longer names it: it was written before."""
+        await self._converger.delete(
+            children.unwanted(model.identity, state, model.replicas, model.history_limit, self._stored(model))
+        )
+
+    async def _write_status(self, model: Model, state: State, world: World, clash: Symptom | None) -> bool:
+        """Write status if it changed, and the event of its transition. Answer whether it did."""
+        subject = report.Subject(
+            model.name,
+            model.namespace,
+            model.generation,
+            spec_error=model.spec_error,
+            clash=clash,
+            url=f"http://{model.name}.{model.namespace}",
+            selectors=children.selectors(state),
+        )
+        status = report.report(model.status, subject, state, world)
+        wanted = status.model_dump(by_alias=True, mode="json", exclude_none=True)
+        if wanted == model.raw_status:
+            return False
+        metadata = {"name": model.name, "namespace": model.namespace, "resourceVersion": model.resource_version}
+        body = {"apiVersion": MODEL_DEPLOYMENT.api_version, "kind": MODEL_DEPLOYMENT.kind, "metadata": metadata}
+        try:
+            self._store.put(await self._api.apply({**body, "status": wanted}, status=True))
+        except ApiError as error:
+            # Deleted meanwhile, or changed: the event of that is on its way and brings the key again.
+            if error.status not in (404, 409):
+                raise
+            raise StaleError(f"{model.namespace}/{model.name} has changed meanwhile") from None
+        event = report.event(model.status, status)
+        if event is not None:
+            log.info("%s: %s", event.reason, event.message)
+            await events.send(self._api, model.obj, event, self._settings.identity, self._now())
+        return True
+
+    def _wake(self, key: Key, model: Model, state: State, world: World, clash: Symptom | None) -> None:
+        """See to it that the key comes again where no event would bring it."""
+        delay = rollout.wake_after(state, world)
+        if clash is not None:
+            delay = min(delay or CLASH_RETRY_SECONDS, CLASH_RETRY_SECONDS)
+        if delay is not None:
+            self._queue.add(key, after=delay)
+        if state.candidate is not None or state.draining or world.routes.live is None:
+            self._meter.expect(model.namespace)
+
+    def _stored(self, model: Model) -> children.Stored:
+        return children.Stored.of(self._store.children(model.namespace, model.name))
+
+
+class StaleError(Exception):
+    """What was decided rests on an old picture: decide anew."""

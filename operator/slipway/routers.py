@@ -1,0 +1,174 @@
+"""The routers of a namespace: their configuration from all its ModelDeployments, their pods, and what they are seen doing."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from slipway.api.base import duration_seconds
+from slipway.core import rollout, routing
+from slipway.core.observation import RoutesSeen, Symptom
+from slipway.core.routing import RouterState, Wanted
+from slipway.kube.api import Api, ApiError
+from slipway.kube.converge import Converger
+from slipway.kube.kinds import (
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    MODEL_DEPLOYMENT,
+    POD,
+    SERVICE_ACCOUNT,
+)
+from slipway.kube.store import Store
+from slipway.manifests import labels, router
+from slipway.meter.meter import Meter, RouterPod
+from slipway.model import Model, read
+from slipway.observe import pod_ready
+from slipway.queue import Key, WorkQueue
+from slipway.settings import Settings
+
+
+def router_key(namespace: str) -> Key:
+    """Answer the work queue's key of a namespace's routers."""
+    return namespace, ""
+
+
+def router_pods(store: Store, namespace: str | None = None) -> list[dict[str, Any]]:
+    """Answer the router pods that exist, those that leave included: they may still answer callers."""
+    return [pod for pod in store.all(POD, namespace) if pod["metadata"].get("labels", {}).get(labels.COMPONENT) == "router"]
+
+
+def addresses(store: Store, namespace: str | None = None) -> list[RouterPod]:
+    """Answer the router pods that can be scraped."""
+    return [
+        RouterPod(pod["metadata"]["namespace"], pod["metadata"]["name"], pod["status"]["podIP"], pod_ready(pod))
+        for pod in router_pods(store, namespace)
+        if pod.get("status", {}).get("podIP")
+    ]
+
+
+class Routers:
+    """Reconciles the routers of a namespace."""
+
+    def __init__(
+        self,
+        api: Api,
+        store: Store,
+        converger: Converger,
+        meter: Meter,
+        queue: WorkQueue,
+        settings: Settings,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._api, self._store, self._converger, self._meter = api, store, converger, meter
+        self._queue, self._settings, self._now = queue, settings, now
+        self._errors: dict[str, Symptom] = {}
+        self._parsed: dict[str, tuple[str, RouterState]] = {}
+
+    def seen(self, namespace: str, name: str) -> RoutesSeen:
+        """Answer what all routers of the namespace do for the ModelDeployment."""
+        return routing.seen(self._written(namespace), name, self._meter.routers(namespace), self._errors.get(namespace))
+
+    async def reconcile(self, namespace: str) -> None:
+        """Bring the namespace's routers to what its ModelDeployments ask; without any, remove them."""
+        models = [
+            read(obj) for obj in self._store.all(MODEL_DEPLOYMENT, namespace) if not obj["metadata"].get("deletionTimestamp")
+        ]
+        if not models:
+            await self._remove(namespace)
+            return
+        error = await self._apply(namespace, models)
+        if error != self._errors.get(namespace):
+            self._errors.pop(namespace, None)
+            if error is not None:
+                self._errors[namespace] = error
+            for model in models:
+                self._queue.add((namespace, model.name))
+
+    async def _apply(self, namespace: str, models: list[Model]) -> Symptom | None:
+        written = self._written(namespace)
+        wanted = {model.name: self._wanted(model, written) for model in models}
+        live = max((seen.route_version for seen in self._meter.routers(namespace)), default=0)
+        state = routing.plan(
+            written,
+            {name: want for name, want in wanted.items() if want is not None},
+            [name for name, want in wanted.items() if want is None],
+            live,
+            int(self._now().timestamp() * 1000),
+        )
+        config = router.build_config(namespace, state, self._settings)
+        error = router.config_error(config)
+        objects = [router.build_service_account(namespace)] + ([] if error else [config])
+        objects += [router.build_deployment(namespace, self._settings)]
+        budget = router.build_disruption_budget(namespace, self._settings)
+        for obj in [*objects, *([budget] if budget else [])]:
+            error = await self._converger.apply(obj) or error
+        if error is None:
+            await self._kick(namespace, state.version)
+        if state.version != written.version:
+            for model in models:
+                self._queue.add((namespace, model.name))
+        return error
+
+    async def _kick(self, namespace: str, version: int) -> None:
+        """Make the kubelets refresh the mounted configuration at once: a pod's change makes them sync it."""
+        for pod in router_pods(self._store, namespace):
+            metadata = pod["metadata"]
+            if metadata.get("annotations", {}).get(labels.CONFIG_VERSION) == str(version):
+                continue
+            if metadata.get("deletionTimestamp") or not pod.get("status", {}).get("podIP"):
+                continue
+            patch = {
+                "apiVersion": POD.api_version,
+                "kind": POD.kind,
+                "metadata": {
+                    "name": metadata["name"],
+                    "namespace": namespace,
+                    "uid": metadata["uid"],
+                    "annotations": {labels.CONFIG_VERSION: str(version)},
+                },
+            }
+            try:
+                self._store.put(await self._api.apply(patch))
+            except ApiError as error:
+                if error.status not in (404, 409, 422):  # gone meanwhile
+                    raise
+            self._meter.expect(namespace)
+
+    async def _remove(self, namespace: str) -> None:
+        """Remove the routers of a namespace that has no ModelDeployment any more."""
+        kinds = (DEPLOYMENT, DISRUPTION_BUDGET, CONFIG_MAP, SERVICE_ACCOUNT)
+        held = [self._store.get(kind, namespace, router.NAME) for kind in kinds]
+        await self._converger.delete(obj for obj in held if obj is not None)
+        self._errors.pop(namespace, None)
+        self._parsed.pop(namespace, None)
+
+    def _written(self, namespace: str) -> RouterState:
+        config = self._store.get(CONFIG_MAP, namespace, router.NAME)
+        if config is None:
+            return RouterState()
+        version, state = self._parsed.get(namespace, ("", RouterState()))
+        if version != config["metadata"]["resourceVersion"]:
+            state = routing.load(config.get("data", {}).get(router.STATE_KEY, ""))
+            self._parsed[namespace] = config["metadata"]["resourceVersion"], state
+        return state
+
+    def _wanted(self, model: Model, written: RouterState) -> Wanted | None:
+        """Answer what a ModelDeployment asks of the routers; None where it cannot say: its status is lost."""
+        state = rollout.load(model.status)
+        before = written.routes.get(model.name)
+        if before is not None and not state.active:
+            return None
+        ports: dict[str, int] = {}
+        for revision in state.active:
+            kept = self._store.get(CONTROLLER_REVISION, model.namespace, revision)
+            if kept is not None:
+                ports[revision] = kept["data"]["port"]
+            elif before is not None and revision in before.wanted.ports:
+                ports[revision] = before.wanted.ports[revision]
+        if model.spec is None:
+            hosts, timeout = (before.wanted.hosts, before.wanted.timeout_seconds) if before else ((), 30.0)
+        else:
+            hosts = tuple(model.spec.routing.hosts or ())
+            timeout = duration_seconds(model.spec.routing.timeout)
+        return Wanted(state.weights, ports, hosts, timeout)
