@@ -1,6 +1,7 @@
 """The routers of a namespace: their configuration from all its ModelDeployments, their pods, and what they are seen doing."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ from slipway.api.base import duration_seconds
 from slipway.core import rollout, routing
 from slipway.core.observation import RoutesSeen, Symptom
 from slipway.core.routing import RouterState, Wanted
+from slipway.core.symptoms import diagnose
 from slipway.kube.api import Api, ApiError
 from slipway.kube.converge import Converger
 from slipway.kube.kinds import (
@@ -67,7 +69,12 @@ class Routers:
 
     def seen(self, namespace: str, name: str) -> RoutesSeen:
         """Answer what all routers of the namespace do for the ModelDeployment."""
-        return routing.seen(self._written(namespace), name, self._meter.routers(namespace), self._errors.get(namespace))
+        routers = self._meter.routers(namespace)
+        seen = routing.seen(self._written(namespace), name, routers, self._errors.get(namespace))
+        deployment = self._store.get(DEPLOYMENT, namespace, router.NAME)
+        if seen.ready or deployment is None:
+            return seen
+        return replace(seen, symptom=diagnose(router_pods(self._store, namespace), deployment))
 
     async def reconcile(self, namespace: str) -> None:
         """Bring the namespace's routers to what its ModelDeployments ask; without any, remove them."""

@@ -48,13 +48,14 @@ class RoutesSeen:
     """What all routers of the namespace do for one ModelDeployment.
 
     `written` are the weights asked of the routers (by revision, without zeros). `settled` says that every router that a
-    caller may still reach has taken them over.
+    caller may still reach has taken them over; `symptom` why no router is well, where none is ready.
     """
 
     written: Mapping[str, int] = field(default_factory=dict[str, int])
     settled: bool = False
     routers: tuple[RouterSeen, ...] = ()
     config_error: Symptom | None = None
+    symptom: Symptom | None = None
 
     def healthy(self, revision: str) -> int:
         """Answer how many endpoints of the revision every router sees: the least over all routers, 0 without routers."""

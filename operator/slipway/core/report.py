@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from slipway.api.status import Condition, ConditionType, Phase, RevisionStatus, Status
+from slipway.api.status import Condition, ConditionType, Phase, RevisionStatus, RolloutStatus, Status
 from slipway.core.clock import stamp
 from slipway.core.observation import Symptom
 from slipway.core.revision import Target
 from slipway.core.rollout import State, World
 
 Verdict = tuple[bool | None, str, str]
+
+# Reasons of a condition Ready that is on its way to True by itself: nobody need do anything.
+_UNDER_WAY = {"WaitingForPods", "WaitingForRouters", "Shifting", "Updating", "Scaling"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,13 @@ def progressing(subject: Subject, state: State, world: World) -> Verdict:
         return True, "Shifting", f"the routers are moving all requests to {state.candidate.revision}"
     if seen.symptom:
         return True, seen.symptom.reason, f"{state.candidate.revision}: {seen.symptom.message}"
-    return True, "WaitingForPods", f"{state.candidate.revision} is starting"
+    if not seen.ready:
+        return True, "WaitingForPods", f"{state.candidate.revision} is starting"
+    if not world.routes.ready:
+        return True, _no_router(subject, world)[1], _no_router(subject, world)[2]
+    if world.routes.healthy(state.candidate.revision) < seen.ready:
+        return True, "WaitingForRouters", f"the routers do not see all ready pods of {state.candidate.revision} yet"
+    return True, "WaitingForPods", f"{state.candidate.revision} has fewer ready pods than the {world.replicas} it needs"
 
 
 def scaling_active(subject: Subject, state: State, world: World) -> Verdict:
@@ -108,9 +117,16 @@ def ready(subject: Subject, state: State, world: World) -> Verdict:
     assert state.stable is not None  # noqa: S101 - something is available, and no candidate
     seen = world.seen(state.stable.revision)
     if seen.ready < world.replicas:
-        why = seen.symptom or Symptom("PodsStarting", f"{state.stable.revision} has fewer ready pods than its replicas")
+        why = seen.symptom or Symptom("Scaling", f"{state.stable.revision} has fewer ready pods than its replicas")
         return False, why.reason, why.message
     return True, "Serving", f"{_named(state.stable)} serves all requests"
+
+
+def _no_router(subject: Subject, world: World) -> Verdict:
+    why = world.routes.symptom
+    if why is None:
+        return False, "WaitingForRouters", f"no router of namespace {subject.namespace} is ready yet"
+    return False, why.reason, f"no router of namespace {subject.namespace} is ready: {why.message}"
 
 
 def _no_clash(subject: Subject, state: State, world: World) -> Verdict:
@@ -147,7 +163,7 @@ def report(before: Status, subject: Subject, state: State, world: World) -> Stat
     serving = state.stable or state.candidate
     return Status(
         observed_generation=subject.generation,
-        phase=_phase(subject, state, world, conditions[0]),
+        phase=_phase(state, conditions[0]),
         url=subject.url,
         selector=subject.selectors.get(serving.revision, "") if serving else "",
         replicas=world.seen(serving.revision).replicas if serving else 0,
@@ -160,7 +176,7 @@ def report(before: Status, subject: Subject, state: State, world: World) -> Stat
     )
 
 
-def _explained(state: State, world: World):
+def _explained(state: State, world: World) -> RolloutStatus | None:
     """Answer the rollout with the candidate's present symptom."""
     if state.rollout is None or state.candidate is None:
         return state.rollout
@@ -170,16 +186,12 @@ def _explained(state: State, world: World):
     )
 
 
-def _phase(subject: Subject, state: State, world: World, ready_condition: Condition) -> Phase:
+def _phase(state: State, ready_condition: Condition) -> Phase:
     if ready_condition.status == "True":
         return Phase.READY
-    if subject.spec_error or subject.clash or (state.rollout is not None and state.rollout.outcome):
-        return Phase.DEGRADED
-    if state.candidate is not None:
-        if world.seen(state.candidate.revision).symptom:
-            return Phase.DEGRADED
+    if ready_condition.reason in _UNDER_WAY:
         return Phase.PROGRESSING if state.stable else Phase.PENDING
-    return Phase.DEGRADED if state.stable else Phase.PENDING
+    return Phase.DEGRADED
 
 
 def _condition(before: Status, kind: ConditionType, verdict: Verdict, subject: Subject, world: World) -> Condition:
