@@ -1,0 +1,3 @@
+module slipway.dev/hack/go/pause
+
+go 1.26

@@ -1,0 +1,1 @@
+"""What `hack/` runs: a cluster, its binaries, its images and a Python environment. Standard library only."""

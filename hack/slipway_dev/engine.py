@@ -1,0 +1,132 @@
+"""What builds images: docker where an engine answers, else buildah with a store of its own in the cache folder."""
+
+import shutil
+import subprocess
+from abc import ABC, abstractmethod
+from functools import cache
+from pathlib import Path
+
+from slipway_dev import debian
+from slipway_dev.cache import lock
+from slipway_dev.console import CommandError
+from slipway_dev.paths import cache_folder
+from slipway_dev.processes import run
+
+
+class Engine(ABC):
+    """The few things that building needs of an engine."""
+
+    @abstractmethod
+    def image_id(self, reference: str) -> str | None:
+        """Return the id of an image that the engine holds, None for none."""
+
+    @abstractmethod
+    def pull(self, reference: str) -> bool:
+        """Try to pull an image; tell whether it is there now."""
+
+    @abstractmethod
+    def import_root(self, archive: Path, reference: str) -> None:
+        """Make an image of one layer from an archive of a root file system."""
+
+    @abstractmethod
+    def build(self, context: Path, dockerfile: Path, base: str, reference: str) -> None:
+        """Build an image."""
+
+    @abstractmethod
+    def save(self, reference: str, archive: Path) -> None:
+        """Write an image into a docker archive."""
+
+
+class Docker(Engine):
+    """A Docker engine."""
+
+    def image_id(self, reference: str) -> str | None:
+        """See Engine."""
+        return _output_or_none(["docker", "image", "inspect", "--format", "{{.Id}}", reference])
+
+    def pull(self, reference: str) -> bool:
+        """See Engine."""
+        return _output_or_none(["docker", "pull", "--quiet", reference]) is not None
+
+    def import_root(self, archive: Path, reference: str) -> None:
+        """See Engine."""
+        run(["docker", "import", archive, reference])
+
+    def build(self, context: Path, dockerfile: Path, base: str, reference: str) -> None:
+        """See Engine."""
+        run(["docker", "build", "--build-arg", f"BASE={base}", "--file", dockerfile, "--tag", reference, context])
+
+    def save(self, reference: str, archive: Path) -> None:
+        """See Engine."""
+        run(["docker", "save", "--output", archive, reference])
+
+
+class Buildah(Engine):
+    """Buildah. One user at a time: its store is shared by all who build with this cache folder."""
+
+    def __init__(self) -> None:
+        """Take the store in the cache folder."""
+        store = cache_folder() / "buildah"
+        self._command = ["buildah", "--root", str(store / "root"), "--runroot", str(store / "run")]
+        self._command += ["--storage-driver", "overlay"]
+        self._lock = cache_folder() / "locks" / "buildah"
+
+    def _run(self, *arguments: str | Path) -> str:
+        with lock(self._lock):
+            return run([*self._command, *arguments])
+
+    def image_id(self, reference: str) -> str | None:
+        """See Engine."""
+        with lock(self._lock):
+            return _output_or_none([*self._command, "inspect", "--type", "image", "--format", "{{.FromImageID}}", reference])
+
+    def pull(self, reference: str) -> bool:
+        """See Engine."""
+        with lock(self._lock):
+            return _output_or_none([*self._command, "pull", "--quiet", reference]) is not None
+
+    def import_root(self, archive: Path, reference: str) -> None:
+        """See Engine."""
+        container = self._run("from", "scratch").strip()
+        try:
+            self._run("add", "--quiet", container, archive, "/")
+            self._run("commit", "--quiet", container, reference)
+        finally:
+            self._run("rm", container)
+
+    def build(self, context: Path, dockerfile: Path, base: str, reference: str) -> None:
+        """See Engine."""
+        options = ["--isolation", "chroot", "--layers", "--pull-never", "--quiet", "--format", "docker"]
+        self._run("build", *options, "--build-arg", f"BASE={base}", "--file", dockerfile, "--tag", reference, context)
+
+    def save(self, reference: str, archive: Path) -> None:
+        """See Engine."""
+        self._run("push", "--quiet", reference, f"docker-archive:{archive}:{reference}")
+
+
+@cache
+def engine() -> Engine:
+    """Return the engine to build with, installing buildah when there is none."""
+    if docker_answers():
+        return Docker()
+    if not shutil.which("buildah") and not debian.is_debian():
+        raise CommandError("images are built with docker or buildah: start a Docker engine or install buildah")
+    debian.ensure({"buildah": ("buildah",)})
+    return Buildah()
+
+
+@cache
+def docker_answers() -> bool:
+    """Tell whether a Docker engine answers."""
+    if not shutil.which("docker"):
+        return False
+    try:
+        command = ["docker", "version", "--format", "{{.Server.Version}}"]
+        return subprocess.run(command, capture_output=True, check=False, timeout=10).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _output_or_none(command: list[str]) -> str | None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -1,0 +1,99 @@
+"""Slipway's images, built from their Dockerfiles and cached by the content of what goes into them."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slipway_dev.base_image import base, base_identity
+from slipway_dev.cache import content_key, entry, files_below
+from slipway_dev.console import CommandError, step
+from slipway_dev.engine import engine
+from slipway_dev.paths import REPOSITORY, architecture
+from slipway_dev.processes import run
+from slipway_dev.python import image_packages
+from slipway_dev.store import REGISTRY, Image, archive_folder
+
+LAYOUT = "1"  # part of the key: change it with the way images are built
+
+
+@dataclass(frozen=True)
+class Product:
+    """An image to build. `sources` (files or folders below context) and the requirements' packages are its context."""
+
+    name: str
+    context: Path
+    dockerfile: Path
+    sources: tuple[str, ...]
+    requirements: Path | None = None
+
+
+OPERATOR, SERVER = REPOSITORY / "operator", REPOSITORY / "serving-image"
+PRODUCTS = {
+    product.name: product
+    for product in (
+        Product("operator", OPERATOR, OPERATOR / "Dockerfile", ("slipway",), OPERATOR / "requirements.txt"),
+        Product("server", SERVER, SERVER / "Dockerfile", ("slipway_server",), SERVER / "requirements.txt"),
+        Product("router", OPERATOR, OPERATOR / "router.Dockerfile", (), OPERATOR / "router-requirements.txt"),
+    )
+}
+
+
+def products_named(names: list[str]) -> list[Product]:
+    """Return the products of these names, all for none."""
+    unknown = sorted(set(names) - set(PRODUCTS))
+    if unknown:
+        raise CommandError(f"no image named {', '.join(unknown)}; there are: {', '.join(PRODUCTS)}")
+    return [PRODUCTS[name] for name in names] if names else list(PRODUCTS.values())
+
+
+def custom(name: str, context: Path, dockerfile: Path, requirements: Path | None) -> Product:
+    """Return a product made of everything in a folder."""
+    for path in (context, dockerfile, requirements):
+        if path is not None and not path.exists():
+            raise CommandError(f"{path} does not exist")
+    sources = tuple(sorted(path.name for path in context.iterdir() if path.name != "__pycache__"))
+    return Product(name, context, dockerfile, sources, requirements)
+
+
+def build(product: Product) -> Image:
+    """Return the image of a product, building it when the cache has none of its content."""
+    identity = base_identity() or base(engine())[1]
+    tag = _key(product, identity)
+    reference = f"{REGISTRY}/{product.name}:{tag}"
+    folder = entry("images", archive_folder(product.name, tag), lambda folder: _build(product, reference, folder))
+    return Image(reference, folder / "image.tar")
+
+
+def _key(product: Product, base_identity: str) -> str:
+    return content_key([LAYOUT, architecture(), base_identity, product.dockerfile, *_inputs(product)])
+
+
+def _inputs(product: Product) -> list[Path]:
+    inputs = [product.context / source for source in product.sources]
+    return inputs if product.requirements is None else [*inputs, product.requirements]
+
+
+def _build(product: Product, reference: str, folder: Path) -> None:
+    builder = engine()
+    base_reference, identity = base(builder)
+    with tempfile.TemporaryDirectory(prefix=".context-", dir=folder) as temporary:
+        context = Path(temporary)
+        _fill_context(product, context)
+        if _key(replace(product, context=context), identity) != reference.rpartition(":")[2]:
+            raise CommandError(f"the sources of {product.name} changed while they were copied: run the command again")
+        with step(f"building {reference}"):
+            builder.build(context, product.dockerfile, base_reference, reference)
+    with step(f"saving {reference}"):
+        builder.save(reference, folder / "image.tar")
+
+
+def _fill_context(product: Product, context: Path) -> None:
+    """Copy the sources (not what an interpreter left among them) and link the packages."""
+    for source in _inputs(product):
+        for name, file in files_below(source):
+            target = context / source.name / name if source.is_dir() else context / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target)
+    if product.requirements is not None:
+        run(["cp", "-al", image_packages(product.requirements), context / "packages"])

@@ -1,0 +1,142 @@
+"""hack/: keys by content, entries that appear whole, digests, versions and settings read from text."""
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from slipway_dev import go, python, scratch, tools
+from slipway_dev.cache import content_key, entry
+from slipway_dev.catalog import TOOLS, fill, tools_named, version_in
+from slipway_dev.console import CommandError
+from slipway_dev.download import checksum_for
+from slipway_dev.images import PRODUCTS, custom
+from slipway_dev.paths import GO_MODULES
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "slipway"
+
+
+def test_a_key_follows_content_names_and_modes(tmp_path: Path) -> None:
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    file = folder / "a.py"
+    file.write_text("1")
+    keys = [content_key([folder])]
+    file.write_text("2")
+    keys.append(content_key([folder]))
+    file.chmod(0o755)
+    keys.append(content_key([folder]))
+    file.rename(folder / "b.py")
+    keys.append(content_key([folder]))
+    assert len(set(keys)) == len(keys)
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "b.cpython-311.pyc").write_text("x")
+    assert content_key([folder]) == keys[-1]
+
+
+def test_parts_of_a_key_do_not_run_together() -> None:
+    assert content_key(["ab", "c"]) != content_key(["a", "bc"])
+
+
+def test_an_entry_is_built_once(cache_folder: Path) -> None:
+    built: list[Path] = []
+
+    def build(folder: Path) -> None:
+        built.append(folder)
+        (folder / "file").write_text("whole")
+
+    for _ in range(2):
+        assert (entry("kind", "key", build) / "file").read_text() == "whole"
+    assert len(built) == 1
+    assert sorted(path.name for path in (cache_folder / "kind").iterdir()) == ["key"]
+
+
+def test_an_entry_that_fails_leaves_nothing(cache_folder: Path) -> None:
+    def build(folder: Path) -> None:
+        (folder / "half").write_text("")
+        raise CommandError("no")
+
+    with pytest.raises(CommandError):
+        entry("kind", "key", build)
+    assert list((cache_folder / "kind").iterdir()) == []
+
+
+@pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS.keys())
+def test_each_tool_is_pinned_by_a_module(tool: object) -> None:
+    found = TOOLS[tool.name]  # type: ignore[attr-defined]
+    assert (GO_MODULES / found.module / "go.mod").exists()
+    assert "{" not in fill(f"{found.release} {found.linker_values}" if found.version_of else "", found, "amd64")
+    assert tools.tool_path(found) == tools.tool_path(found)
+
+
+def test_an_unknown_tool_is_named_with_the_known() -> None:
+    with pytest.raises(CommandError, match=r"no tool named nope; there are: coredns, .*kubectl"):
+        tools_named(["nope"])
+
+
+@pytest.mark.parametrize(
+    ("checksums", "expected"),
+    [
+        ("ABC\n", "abc"),
+        ("1 other.tgz\n2  kind-linux-amd64\n", "2"),
+        ("3 *kind-linux-amd64\n", "3"),
+        ("4  ./release/kind-linux-amd64", "4"),
+    ],
+)
+def test_published_checksums_are_read(checksums: str, expected: str) -> None:
+    assert checksum_for("kind-linux-amd64", checksums) == expected
+
+
+def test_a_checksum_that_is_not_published_is_an_error() -> None:
+    with pytest.raises(CommandError, match="do not name"):
+        checksum_for("kind-linux-amd64", "1 other\n2 another\n")
+
+
+def test_versions_are_read() -> None:
+    assert version_in("require (\n\tk8s.io/kubernetes v1.35.4 // indirect\n)", "k8s.io/kubernetes") == "v1.35.4"
+    assert version_in("require sigs.k8s.io/kind v0.33.0", "sigs.k8s.io/kind") == "v0.33.0"
+    assert go.parse_version("go1.26.8 linux/amd64") == (1, 26)
+    assert go.parse_version("2:1.19~1") == (1, 19)
+    assert go.parse_version("nothing") == (0, 0)
+
+
+def test_pip_settings_are_read_with_the_environment_last() -> None:
+    text = ":env:.find-links='/wheels'\nglobal.find-links='/other'\nglobal.extra-index-url='\\nhttps://a\\nhttps://b'\n"
+    assert python.pip_settings(text) == {"find-links": "/wheels", "extra-index-url": "https://a https://b"}
+
+
+def test_an_image_of_one_binary_is_a_docker_archive_and_the_same_each_time(tmp_path: Path) -> None:
+    binary = tmp_path / "tool-0123" / "tool"
+    binary.parent.mkdir()
+    binary.write_bytes(b"binary")
+    image = scratch.image_of(binary)
+    with tarfile.open(image.archive) as archive:
+        names = archive.getnames()
+        manifest = json.loads(archive.extractfile("manifest.json").read())[0]  # type: ignore[union-attr]
+        layer = archive.extractfile(manifest["Layers"][0]).read()  # type: ignore[union-attr]
+        config = json.loads(archive.extractfile(manifest["Config"]).read())  # type: ignore[union-attr]
+    assert manifest["RepoTags"] == [image.reference]
+    assert config["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(layer).hexdigest()}"]
+    assert config["config"] == {"Entrypoint": ["/tool"], "User": "65532"}
+    with tarfile.open(fileobj=io.BytesIO(layer)) as archive:
+        assert archive.getnames() == ["tool"]
+    assert len(names) == 3
+
+
+def test_each_product_has_its_dockerfile_and_hashed_requirements() -> None:
+    for product in PRODUCTS.values():
+        assert "ARG BASE=" in product.dockerfile.read_text()
+        assert product.requirements is not None
+        assert "--hash=sha256:" in product.requirements.read_text()
+
+
+def test_an_image_of_ones_own_names_what_is_absent(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="Dockerfile does not exist"):
+        custom("own", tmp_path, tmp_path / "Dockerfile", None)
