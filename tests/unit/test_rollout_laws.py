@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from slipway.core import rollout, routing
 from slipway.core.observation import RevisionSeen, RouterSeen
 from slipway.core.revision import Target

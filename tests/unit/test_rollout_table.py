@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from slipway.api.status import Draining, RolloutStatus
 from slipway.core.clock import stamp
 from slipway.core.observation import RevisionSeen, RouterSeen, RoutesSeen, Symptom
@@ -86,9 +87,19 @@ TABLE = [
         world(C, routes({"m-b": 100}, settled=False), a=1, b=1),
         (A, C, 0, ["m-b"]),
     ),
-    ("third version once the second is live: the second is stable", SHIFTING_B, world(C, {"m-b": 100}, a=1, b=1), (B, C, 0, ["m-a"])),
+    (
+        "third version once the second is live: the second is stable",
+        SHIFTING_B,
+        world(C, {"m-b": 100}, a=1, b=1),
+        (B, C, 0, ["m-a"]),
+    ),
     ("spec invalid: nothing changes roles", TRYING_B, world(None, {"m-a": 100}, a=1, b=0), (A, B, 0, [])),
-    ("deadline passed: withdrawn", replace(TRYING_B, rollout=rolling(B, 601)), world(B, {"m-a": 100}, a=1, b=0), (A, None, 0, ["m-b"])),
+    (
+        "deadline passed: withdrawn",
+        replace(TRYING_B, rollout=rolling(B, 601)),
+        world(B, {"m-a": 100}, a=1, b=0),
+        (A, None, 0, ["m-b"]),
+    ),
     (
         "deadline passed with nothing else to serve: goes on trying",
         State(candidate=A, rollout=rolling(A, 9999)),
@@ -127,11 +138,22 @@ TABLE = [
         world(B, routes({"m-b": 100}, router(answered=False), settled=False), a=1, b=1),
         (B, None, 0, ["m-a"]),
     ),
-    ("a drained revision is asked for again: candidate", State(stable=B, draining=(draining(A, 1),)), world(A, {"m-b": 100}, a=1, b=1), (B, A, 100, [])),
+    (
+        "a drained revision is asked for again: candidate, and ready already",
+        State(stable=B, draining=(draining(A, 1),)),
+        world(A, {"m-b": 100}, a=1, b=1),
+        (B, A, 100, []),
+    ),
     ("status lost: what is served is stable", State(), world(A, {"m-a": 100}, a=1), (A, None, 0, [])),
     ("status lost in a rollout: the rest follows", State(), world(B, {"m-a": 100}, a=1, b=0), (A, B, 0, [])),
     ("pods without a role: drained", SERVING_A, world(A, {"m-a": 100}, a=1, c=1), (A, None, 0, ["m-c"])),
-]  # fmt: skip
+    (
+        "first candidate superseded: its successor starts",
+        State(candidate=A, rollout=rolling(A)),
+        world(B, {}, a=0),
+        (None, B, 0, ["m-a"]),
+    ),
+]
 
 
 @pytest.mark.parametrize(("before", "seen", "after"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])

@@ -27,6 +27,8 @@ def covers(stored: Any, wanted: Any) -> bool:
         )
     if isinstance(wanted, list):
         return isinstance(stored, list) and _covers_list(stored, wanted)
+    if isinstance(stored, bool) or isinstance(wanted, bool):
+        return stored is wanted  # in Python 1 == True
     return stored == wanted or _same_quantity(stored, wanted)
 
 
@@ -40,7 +42,7 @@ def _covers_list(stored: list[Any], wanted: list[Any]) -> bool:
 
 def _same_quantity(stored: Any, wanted: Any) -> bool:
     """Tell whether two scalars are the same quantity: the API server writes 0.5 CPU as 500m."""
-    if isinstance(stored, bool) or isinstance(wanted, bool) or None in (stored, wanted):
+    if stored is None or wanted is None:
         return False
     try:
         return quantity.parse(str(stored)) == quantity.parse(str(wanted))

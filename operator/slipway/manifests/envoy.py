@@ -18,7 +18,7 @@ _TYPE = "type.googleapis.com/envoy"
 ROUTES = "models"
 
 
-def build_bootstrap(settings: Settings, heap_bytes: int | None) -> str:
+def build_bootstrap(heap_bytes: int | None) -> str:
     """Answer the bootstrap: two listeners (models, statistics), the admin interface on loopback only, overload limits."""
     return _json(
         {

@@ -1,0 +1,166 @@
+"""Desired objects: revisions named by content, pods within restricted security, overlays that cannot weaken them."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from slipway.api.spec import Spec
+from slipway.core.revision import target
+from slipway.core.rollout import State
+from slipway.core.routing import Route, RouterState, Wanted
+from slipway.manifests import children, envoy, model, router
+from slipway.manifests.pod import build_pod_template
+from slipway.model import Identity
+from slipway.settings import Settings
+
+SETTINGS = Settings(server_image="server:1", router_image="router:1")
+MODEL = {"uri": "configmap://models/v1.onnx", "format": "ONNX", "version": "1"}
+
+
+def spec(server: dict[str, Any] | None = None, **model_fields: Any) -> Spec:
+    return Spec.model_validate({"model": {**MODEL, **model_fields}, "server": server or {}})
+
+
+def template(server: dict[str, Any] | None = None, **model_fields: Any) -> dict[str, Any]:
+    return build_pod_template("m", "m-x", spec(server, **model_fields), SETTINGS)
+
+
+def test_a_revision_is_named_by_what_decides_its_pods() -> None:
+    name = target("m", spec()).revision
+    assert name == target("m", spec({"protocol": "V2", "port": 8080})).revision, "a default written out changes nothing"
+    others = [spec(version="2"), spec(uri="configmap://models/v2.onnx"), spec({"port": 9000}), spec(sha256="0" * 64)]
+    assert len({name, *(target("m", other).revision for other in others)}) == 5
+    scaled = spec().model_copy(update={"revision_history_limit": 3})
+    assert name == target("m", scaled).revision
+    assert len(name) == len("m-") + 8
+
+
+def restricted(pod: dict[str, Any]) -> None:
+    """Check what `pod-security.kubernetes.io/enforce: restricted` asks for."""
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    for container in [*pod.get("initContainers", []), *pod["containers"]]:
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["requests"]
+
+
+@pytest.mark.parametrize("server", [{}, {"image": "acme/x:1", "protocol": "HTTP"}])
+def test_pods_are_restricted(server: dict[str, Any]) -> None:
+    restricted(template(server)["spec"])
+    restricted(router.build_deployment("ns", SETTINGS)["spec"]["template"]["spec"])
+
+
+def test_the_bundled_server_has_a_read_only_root() -> None:
+    server = template()["spec"]["containers"][0]
+    assert server["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+@pytest.mark.parametrize(
+    ("uri", "volume"),
+    [
+        ("configmap://models/v1.onnx", {"configMap": {"name": "models", "optional": True}}),
+        ("pvc://claim/a/b.onnx", {"persistentVolumeClaim": {"claimName": "claim", "readOnly": True}}),
+        ("https://example.com/m.onnx", None),
+    ],
+)
+def test_sources_are_mounted(uri: str, volume: dict[str, Any] | None) -> None:
+    pod = template(uri=uri)["spec"]
+    sources = [found for found in pod["volumes"] if found["name"] == "source"]
+    assert sources == ([{"name": "source", **volume}] if volume else [])
+    assert any(mount["name"] == "source" for mount in pod["initContainers"][0]["volumeMounts"]) == bool(volume)
+
+
+def test_a_file_is_taken_from_the_servers_own_image() -> None:
+    pod = template({"image": "acme/x:1"}, uri="file:///models/m.onnx")["spec"]
+    assert pod["initContainers"][0]["image"] == "acme/x:1"
+    assert template({"image": "acme/x:1"})["spec"]["initContainers"][0]["image"] == "server:1"
+
+
+def test_the_overlay_adds_and_cannot_take_away() -> None:
+    overlay = {
+        "metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}},
+        "spec": {
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "gpu"}],
+            "volumes": [{"name": "extra", "emptyDir": {}}],
+            "terminationGracePeriodSeconds": 99,
+            "containers": [
+                {"name": "server", "env": [{"name": "A", "value": "1"}], "volumeMounts": [{"name": "extra", "mountPath": "/x"}]}
+            ],
+        },
+    }
+    plain, laid = template(), template({"podTemplate": overlay})
+    assert laid["metadata"]["labels"] == {"team": "a", **plain["metadata"]["labels"]}
+    assert laid["metadata"]["annotations"] == {"note": "b"}
+    assert (laid["spec"]["nodeSelector"], laid["spec"]["terminationGracePeriodSeconds"]) == ({"disk": "ssd"}, 99)
+    assert laid["spec"]["volumes"] == [*plain["spec"]["volumes"], {"name": "extra", "emptyDir": {}}]
+    server = laid["spec"]["containers"][0]
+    assert server["env"] == [{"name": "A", "value": "1"}]
+    assert server["volumeMounts"][:-1] == plain["spec"]["containers"][0]["volumeMounts"]
+    restricted(laid["spec"])
+
+
+def test_the_deployment_is_built_from_the_kept_revision_alone() -> None:
+    wanted = target("m", spec())
+    kept = model.build_revision("m", "ns", "uid", wanted, 1, spec(), SETTINGS)
+    upgraded = replace(SETTINGS, server_image="server:2")
+    world = type("World", (), {"target": wanted, "replicas": 2})()
+    stored = children.Stored({wanted.revision: kept}, ())
+    built = list(children.build(Identity("m", "ns", "uid"), spec(), State(stable=wanted), world, stored, upgraded))
+    (deployment,) = [obj for obj in built if obj["kind"] == "Deployment"]
+    assert deployment["spec"]["template"] == kept["data"]["template"], "an upgrade of the operator restarts no model"
+    assert "ControllerRevision" not in [obj["kind"] for obj in built]
+    assert [obj["kind"] for obj in built].count("PodDisruptionBudget") == 1
+
+
+def test_the_oldest_revisions_go_and_only_our_own() -> None:
+    owner = Identity("m", "ns", "uid")
+    wanted = target("m", spec())
+    kept = {
+        f"m-{n}": model.build_revision("m", "ns", "uid", replace(wanted, revision=f"m-{n}"), n, spec(), SETTINGS)
+        for n in range(5)
+    }
+    kept["m-foreign"] = model.build_revision("m", "ns", "other", replace(wanted, revision="m-foreign"), 0, spec(), SETTINGS)
+    state = State(stable=replace(wanted, revision="m-0"))
+    going = children.unwanted(owner, state, 1, 2, children.Stored(kept, ()))
+    assert [obj["metadata"]["name"] for obj in going] == ["m-2", "m-1"]
+
+
+def routes(**wanted: Wanted) -> RouterState:
+    return RouterState(7, {name: Route(want, 7) for name, want in wanted.items()})
+
+
+def test_routes_split_by_weight_and_name_the_revision() -> None:
+    state = routes(m=Wanted({"m-a": 90, "m-b": 10, "m-c": 0}, {"m-a": 1, "m-b": 2, "m-c": 3}, ("x.example.com",), 2.5))
+    (config,) = json.loads(envoy.build_routes(state, "ns", SETTINGS))["resources"]
+    (host,) = config["virtual_hosts"]
+    assert host["domains"] == ["m", "m.ns", "m.ns.svc", "m.ns.svc.cluster.local", "x.example.com"]
+    (route,) = host["routes"]
+    split = route["route"]["weighted_clusters"]["clusters"]
+    assert [(each["name"], each["weight"]) for each in split] == [("m-a", 90), ("m-b", 10)]
+    assert route["route"]["timeout"] == "2.5s"
+    clusters = json.loads(envoy.build_clusters(state, "ns", SETTINGS))
+    assert [cluster["name"] for cluster in clusters["resources"]] == ["m-a", "m-b", "m-c"]
+    assert clusters["version_info"] == "7"
+
+
+def test_without_a_ready_revision_the_router_says_so() -> None:
+    (config,) = json.loads(envoy.build_routes(routes(m=Wanted({}, {})), "ns", SETTINGS))["resources"]
+    answer = config["virtual_hosts"][0]["routes"][0]["direct_response"]
+    assert answer["status"] == 503
+    assert json.loads(answer["body"]["inline_string"]) == {"error": "m has no ready revision yet"}
+
+
+def test_what_a_model_costs_is_known_and_the_limit_is_an_error_before_an_outage() -> None:
+    def config(count: int) -> dict[str, Any]:
+        many = {f"model-{n:04}": Wanted({f"model-{n:04}-xxxxxxxx": 100}, {f"model-{n:04}-xxxxxxxx": 8080}) for n in range(count)}
+        return router.build_config("some-namespace", routes(**many), SETTINGS)
+
+    assert router.config_error(config(200)) is None
+    error = router.config_error(config(1000))
+    assert error is not None
+    assert (error.reason, "1000 ModelDeployments" in error.message) == ("RouterConfigFull", True)

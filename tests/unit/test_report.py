@@ -1,0 +1,191 @@
+"""Phase, conditions and events: what an SRE reads, from what is so."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from slipway.api.status import HistoryEntry, Phase, RolloutStatus, Status
+from slipway.core.clock import stamp
+from slipway.core.observation import RevisionSeen, RouterSeen, RoutesSeen, Symptom
+from slipway.core.report import Subject, event, report
+from slipway.core.revision import Target
+from slipway.core.rollout import State, World
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+A, B = Target("m-a", "1", None), Target("m-b", "2", None)
+SUBJECT = Subject("m", "ns", 3, url="http://m.ns")
+ROUTER = RouterSeen("r", True, True, 1, {"m-a": 1, "m-b": 1})
+ROLLING = RolloutStatus(revision="m-b", since=stamp(NOW))
+FAILED = ROLLING.model_copy(update={"outcome": "Failed", "reason": "OOMKilled", "message": "more memory"})
+
+
+def world(
+    written: dict[str, int], *, settled: bool = True, routers: tuple[RouterSeen, ...] = (ROUTER,), **pods: RevisionSeen
+) -> World:
+    return World(
+        target=A,
+        replicas=1,
+        revisions={f"m-{letter}": seen for letter, seen in pods.items()},
+        known={},
+        routes=RoutesSeen(written, settled, routers),
+        deadline_seconds=600,
+        timeout_seconds=30,
+        now=NOW,
+    )
+
+
+UP, DOWN = RevisionSeen(1, 1), RevisionSeen(1, 0)
+SICK = RevisionSeen(1, 0, Symptom("DigestMismatch", "it differs"))
+SERVING = {"m-a": 100}
+
+# name, subject, state, world -> phase, Ready (status, reason), Available
+TABLE = [
+    ("serves", SUBJECT, State(stable=A), world(SERVING, a=UP), Phase.READY, ("True", "Serving"), "True"),
+    (
+        "first starts",
+        SUBJECT,
+        State(candidate=A, rollout=ROLLING),
+        world({}, a=DOWN),
+        Phase.PENDING,
+        ("False", "WaitingForPods"),
+        "False",
+    ),
+    (
+        "first is bad",
+        SUBJECT,
+        State(candidate=A, rollout=ROLLING),
+        world({}, a=SICK),
+        Phase.DEGRADED,
+        ("False", "DigestMismatch"),
+        "False",
+    ),
+    (
+        "new one starts, old one serves",
+        SUBJECT,
+        State(stable=A, candidate=B, rollout=ROLLING),
+        world(SERVING, a=UP, b=DOWN),
+        Phase.PROGRESSING,
+        ("False", "WaitingForPods"),
+        "True",
+    ),
+    (
+        "new one is bad, old one serves",
+        SUBJECT,
+        State(stable=A, candidate=B, rollout=ROLLING),
+        world(SERVING, a=UP, b=SICK),
+        Phase.DEGRADED,
+        ("False", "DigestMismatch"),
+        "True",
+    ),
+    (
+        "was withdrawn",
+        SUBJECT,
+        State(stable=A, rollout=FAILED),
+        world(SERVING, a=UP),
+        Phase.DEGRADED,
+        ("False", "OOMKilled"),
+        "True",
+    ),
+    (
+        "weights under way",
+        SUBJECT,
+        State(stable=A, candidate=B, weight=100, rollout=ROLLING),
+        world({"m-b": 100}, settled=False, a=UP, b=UP),
+        Phase.PROGRESSING,
+        ("False", "Shifting"),
+        "True",
+    ),
+    (
+        "routers do not see the new pods yet",
+        SUBJECT,
+        State(stable=A, candidate=B, rollout=ROLLING),
+        world(SERVING, routers=(replace(ROUTER, healthy={}),), a=UP, b=UP),
+        Phase.PROGRESSING,
+        ("False", "WaitingForRouters"),
+        "True",
+    ),
+    (
+        "scaling up",
+        SUBJECT,
+        State(stable=A),
+        replace(world(SERVING, a=UP), replicas=3),
+        Phase.PROGRESSING,
+        ("False", "Scaling"),
+        "True",
+    ),
+    ("pods gone", SUBJECT, State(stable=A), world(SERVING, a=DOWN), Phase.DEGRADED, ("False", "NoReadyPod"), "False"),
+    ("pods sick", SUBJECT, State(stable=A), world(SERVING, a=SICK), Phase.DEGRADED, ("False", "DigestMismatch"), "False"),
+    (
+        "spec invalid",
+        replace(SUBJECT, spec_error=Symptom("SpecInvalid", "spec.model: missing")),
+        State(stable=A),
+        world(SERVING, a=UP),
+        Phase.DEGRADED,
+        ("False", "SpecInvalid"),
+        "True",
+    ),
+    (
+        "name taken",
+        replace(SUBJECT, clash=Symptom("NameClash", "Service m is not ours")),
+        State(stable=A),
+        world(SERVING, a=UP),
+        Phase.DEGRADED,
+        ("False", "NameClash"),
+        "True",
+    ),
+    (
+        "router silent",
+        SUBJECT,
+        State(stable=A),
+        world(SERVING, settled=False, routers=(ROUTER, RouterSeen("s", True)), a=UP),
+        Phase.DEGRADED,
+        ("False", "RouterSilent"),
+        "True",
+    ),
+    (
+        "no router",
+        SUBJECT,
+        State(stable=A),
+        replace(world(SERVING, a=UP), routes=RoutesSeen(SERVING, True, (), symptom=Symptom("ErrImagePull", "no image"))),
+        Phase.DEGRADED,
+        ("False", "ErrImagePull"),
+        "False",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("subject", "state", "seen", "phase", "ready", "available"), [r[1:] for r in TABLE], ids=[r[0] for r in TABLE]
+)
+def test_table(subject: Subject, state: State, seen: World, phase: Phase, ready: tuple[str, str], available: str) -> None:
+    status = report(Status(), subject, state, seen)
+    conditions = {condition.type: condition for condition in status.conditions}
+    assert (status.phase, (conditions["Ready"].status, conditions["Ready"].reason)) == (phase, ready)
+    assert conditions["Available"].status == available
+    assert len(conditions) == 6
+    assert all(condition.message and condition.observed_generation == 3 for condition in status.conditions)
+
+
+def test_a_transition_time_moves_only_with_its_status() -> None:
+    first = report(Status(), SUBJECT, State(stable=A), world(SERVING, a=UP))
+    later = replace(world(SERVING, a=UP), now=NOW + timedelta(hours=1))
+    assert report(first, SUBJECT, State(stable=A), later) == first
+    broken = report(first, SUBJECT, State(stable=A), replace(later, revisions={"m-a": DOWN}))
+    moved = {condition.type for condition in broken.conditions if condition.last_transition_time != stamp(NOW)}
+    assert moved == {"Ready", "Available"}
+
+
+def test_a_transition_is_one_event_and_a_repetition_none() -> None:
+    starting = report(Status(), SUBJECT, State(stable=A, candidate=B, rollout=ROLLING), world(SERVING, a=UP, b=DOWN))
+    sick = report(starting, SUBJECT, State(stable=A, candidate=B, rollout=ROLLING), world(SERVING, a=UP, b=SICK))
+    assert event(Status(), starting) is None
+    told = event(starting, sick)
+    assert told is not None
+    assert (told.type, told.reason) == ("Warning", "DigestMismatch")
+    assert "m-a goes on serving" in told.message
+    assert event(sick, sick) is None
+    served = HistoryEntry(revision="m-b", version="2", outcome="Served", at=stamp(NOW))
+    done = event(sick, report(sick, SUBJECT, State(stable=B, history=(served,)), world({"m-b": 100}, b=UP)))
+    assert done is not None
+    assert (done.type, done.reason, done.message) == ("Normal", "Promoted", "m-b (version 2) serves all requests")

@@ -1,0 +1,105 @@
+"""Causes in plain words, from pods as a kubelet writes them."""
+
+from typing import Any
+
+import pytest
+
+from slipway.core.symptoms import diagnose
+
+
+def pod(*containers: dict[str, Any], init: bool = False, deleted: bool = False, **status: Any) -> dict[str, Any]:
+    statuses = {"initContainerStatuses" if init else "containerStatuses": list(containers)} if containers else {}
+    metadata = {"name": "p", **({"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleted else {})}
+    return {"metadata": metadata, "status": {**statuses, **status}}
+
+
+def container(name: str = "server", *, last: dict[str, Any] | None = None, **state: Any) -> dict[str, Any]:
+    return {"name": name, "image": "img:1", "state": state, "lastState": {"terminated": last} if last else {}}
+
+
+BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}}
+UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes: cpu"}
+LATER, EARLIER = "2026-01-01T00:01:00Z", "2026-01-01T00:00:00Z"
+
+TABLE: list[tuple[str, dict[str, Any], tuple[str, str] | None]] = [
+    ("starting", pod(container(waiting={"reason": "ContainerCreating"})), None),
+    ("running", pod({**container(running={"startedAt": EARLIER}), "ready": True}), None),
+    ("no node", pod(conditions=[UNSCHEDULABLE]), ("Unschedulable", "0/2 nodes: cpu")),
+    (
+        "image",
+        pod(container(waiting={"reason": "ImagePullBackOff", "message": "not found"})),
+        ("ImagePullBackOff", "image img:1: not found"),
+    ),
+    (
+        "config",
+        pod(container(waiting={"reason": "CreateContainerConfigError", "message": 'secret "x" not found'})),
+        ("CreateContainerConfigError", 'container server: secret "x" not found'),
+    ),
+    (
+        "fetch says why",
+        pod(
+            container("fetch", terminated={"exitCode": 1, "reason": "Error", "message": "DigestMismatch: it differs\n"}),
+            init=True,
+        ),
+        ("DigestMismatch", "it differs"),
+    ),
+    (
+        "fetch said why, and waits for its next try",
+        pod(container("fetch", last={"exitCode": 1, "message": "ModelNotFound: no key"}, **BACK_OFF), init=True),
+        ("ModelNotFound", "no key"),
+    ),
+    (
+        "out of memory",
+        pod(container(last={"exitCode": 137, "reason": "OOMKilled"}, **BACK_OFF)),
+        ("OOMKilled", "container server needs more memory than its limit: raise server.resources"),
+    ),
+    (
+        "crash without a word",
+        pod(container(last={"exitCode": 2, "reason": "Error"}, **BACK_OFF)),
+        ("CrashLoopBackOff", "container server ended with code 2 (Error): no message"),
+    ),
+    (
+        "crashed once, runs again",
+        pod(container(last={"exitCode": 2, "reason": "Error"}, running={"startedAt": EARLIER})),
+        None,
+    ),
+    ("fetch is done", pod(container("fetch", terminated={"exitCode": 0, "reason": "Completed"}), init=True), None),
+    ("evicted", pod(phase="Failed", reason="Evicted", message="low on memory"), ("Evicted", "low on memory")),
+    (
+        "started, readiness not asked yet",
+        pod(
+            {**container(running={"startedAt": LATER}), "started": True, "ready": False},
+            conditions=[{"type": "Ready", "status": "False", "lastTransitionTime": EARLIER}],
+        ),
+        None,
+    ),
+    (
+        "was ready, is no more",
+        pod(
+            {**container(running={"startedAt": EARLIER}), "started": True, "ready": False},
+            conditions=[{"type": "Ready", "status": "False", "lastTransitionTime": LATER}],
+        ),
+        ("NotReady", "container server runs but its readiness probe fails"),
+    ),
+    ("a pod that leaves is not asked", pod(conditions=[UNSCHEDULABLE], deleted=True), None),
+]
+
+
+@pytest.mark.parametrize(("seen", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_table(seen: dict[str, Any], expected: tuple[str, str] | None) -> None:
+    found = diagnose([seen], {})
+    assert (found and (found.reason, found.message)) == expected
+
+
+def test_pods_that_cannot_be_made_are_the_deployments_symptom() -> None:
+    condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: q"}
+    found = diagnose([], {"status": {"conditions": [condition]}})
+    assert found is not None
+    assert (found.reason, found.message) == ("FailedCreate", "exceeded quota: q")
+
+
+def test_messages_are_short_and_on_one_line() -> None:
+    found = diagnose([pod(conditions=[{**UNSCHEDULABLE, "message": "a\nb " * 1000}])], {})
+    assert found is not None
+    assert len(found.message) <= 512
+    assert "\n" not in found.message
