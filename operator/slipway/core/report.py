@@ -41,11 +41,7 @@ def available(subject: Subject, state: State, world: World) -> Verdict:
     if not serving:
         return False, "NothingServes", "no revision is ready yet"
     if not world.routes.ready:
-        return (
-            False,
-            "NoRouter",
-            f"no router of namespace {subject.namespace} is ready: see its Deployment slipway-router",
-        )
+        return _no_router(subject, world)
     down = [name for name in serving if not world.seen(name).ready]
     if down:
         symptom = world.seen(down[0]).symptom
@@ -62,11 +58,7 @@ def routes_live(subject: Subject, state: State, world: World) -> Verdict:
     if not state.weights:
         return False, "NothingToRoute", "no revision is ready yet"
     if not routes.ready:
-        return (
-            False,
-            "NoRouter",
-            f"no router of namespace {subject.namespace} is ready: see its Deployment slipway-router",
-        )
+        return _no_router(subject, world)
     if routes.live is None or dict(routes.live) != {name: weight for name, weight in state.weights.items() if weight}:
         silent = [router.pod for router in routes.routers if router.ready and not router.answered]
         if silent:
