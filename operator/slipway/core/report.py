@@ -101,7 +101,7 @@ def ready(subject: Subject, state: State, world: World) -> Verdict:
             return False, reason, message
     if state.rollout is not None or state.candidate is not None:
         _, reason, message = progressing(subject, state, world)
-        still = f"; {state.stable.revision} goes on serving" if state.stable else ""
+        still = f"; {state.stable.revision} goes on serving" if state.stable and available(subject, state, world)[0] else ""
         return False, reason, message + still
     held, reason, message = routes_live(subject, state, world)
     if not held:
