@@ -6,6 +6,7 @@ import random
 import signal
 import time
 from collections.abc import Coroutine
+from enum import Enum, auto
 from typing import Any
 
 import aiohttp
@@ -29,6 +30,14 @@ log = logging.getLogger(__name__)
 _STOP_SECONDS = 1.0
 
 
+class End(Enum):
+    """Why a leader stopped acting."""
+
+    STOPPED = auto()
+    LOST = auto()
+    FAILED = auto()
+
+
 class App:
     """One operator process."""
 
@@ -49,7 +58,7 @@ class App:
         self._models = [Informer(api, self._store, MODEL_DEPLOYMENT, space, "", self._notify) for space in spaces]
 
     async def run(self) -> int:
-        """Run until SIGTERM (answers 0) or until the Lease is lost (answers 1: another acts now, start afresh)."""
+        """Run until SIGTERM (answers 0), until the Lease is lost or a part fails (answers 1: to be started afresh)."""
         self._listen_for_signals()
         server = await health.serve(
             self._settings.http_port, self._metrics.registry, lambda: True, lambda: self._standby or self._synced
@@ -59,33 +68,30 @@ class App:
             if not await self._unless_stopped(lease.acquire()):
                 return 0
             self._standby = False
-            lost = await self._lead(lease)
-            if not lost:
+            end = await self._lead(lease)
+            if end is not End.LOST:
                 await lease.release()
-            return int(lost)
+            return 0 if end is End.STOPPED else 1
         finally:
             await server.cleanup()
             await self._api.close()
 
-    async def _lead(self, lease: Lease) -> bool:
-        """Act as the leader until told to stop. Answer whether that was because the Lease is lost."""
+    async def _lead(self, lease: Lease) -> End:
+        """Act as the leader until told to stop, the Lease is lost, or a part of the operator fails."""
         holding = asyncio.create_task(lease.hold())
-        parts: list[Coroutine[Any, Any, None]] = [
-            self._work(),
-            self._meter.run(),
-            *(part.run() for part in self._informers),
-        ]
-        tasks = [asyncio.create_task(part) for part in parts]
-        ended = {holding, asyncio.create_task(self._stop.wait()), *tasks}
-        done, _ = await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
-        for task in ended - done:
+        stopping = asyncio.create_task(self._stop.wait())
+        parts: list[Coroutine[Any, Any, None]] = [self._work(), self._meter.run(), *(part.run() for part in self._informers)]
+        tasks = {asyncio.create_task(part) for part in parts}
+        done, running = await asyncio.wait({holding, stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in running:
             task.cancel()
-        await asyncio.wait(ended - done, timeout=_STOP_SECONDS)
-        for task in done:
-            if task in tasks:  # none of them ends by itself
-                log.critical("a part of the operator ended", exc_info=task.exception())
-                return True
-        return holding in done
+        await asyncio.wait(running, timeout=_STOP_SECONDS)
+        if holding in done:
+            return End.LOST
+        for task in tasks & done:  # none of them ends by itself
+            log.critical("a part of the operator ended", exc_info=task.exception())
+            return End.FAILED
+        return End.STOPPED
 
     async def _work(self) -> None:
         """Fill the store, then reconcile for ever, sweeping now and then."""
@@ -100,7 +106,8 @@ class App:
         log.info("store filled, %d ModelDeployments", len(self._store.all(MODEL_DEPLOYMENT)))
         async with asyncio.TaskGroup() as group:
             # kopf takes the signals for itself as it starts: they are taken back.
-            kopf = handlers.run(self._store, self._notify, self._settings.watch_namespaces, self._listen_for_signals)
+            spaces, identity = self._settings.watch_namespaces, self._settings.identity
+            kopf = handlers.run(self._store, self._notify, spaces, identity, self._listen_for_signals)
             group.create_task(kopf)
             group.create_task(self._sweep_for_ever())
             for _ in range(self._settings.workers):

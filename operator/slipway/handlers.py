@@ -1,8 +1,9 @@
 """kopf wiring: every event only enqueues a key."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -37,23 +38,28 @@ def settings() -> kopf.OperatorSettings:
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False
     chosen.peering.standalone = True
+    chosen.scanning.disabled = True  # no right to list CRDs or namespaces is needed: the CRD is there by now
     chosen.persistence.diffbase_storage = _NoDiffBase()
     chosen.queueing.exit_timeout = 0.5
     chosen.networking.trust_env = True
     return chosen
 
 
-async def run(store: Store, notify: Notify, namespaces: Collection[str], started: Callable[[], None]) -> None:
+async def run(store: Store, notify: Notify, namespaces: Collection[str], identity: str, started: Callable[[], None]) -> None:
     """Run kopf until cancelled. `started` is called once it has put its own signal handlers in place."""
+    # kopf takes every task in the loop that it is not told of for its own, and cancels it as it ends: also the one that gives
+    # the Lease back.
+    others = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=registry(store, notify),
         settings=settings(),
         standalone=True,
+        identity=cast(Any, identity),  # else kopf asks for the user's name, and a container has none
         clusterwide=not namespaces,
         namespaces=namespaces,
     )
     started()
-    await kopf.run_tasks(tasks)
+    await kopf.run_tasks(tasks, ignored=others)
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):

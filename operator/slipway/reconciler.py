@@ -9,7 +9,7 @@ from slipway.core.observation import Symptom
 from slipway.core.rollout import State, World
 from slipway.kube import events
 from slipway.kube.api import Api, ApiError
-from slipway.kube.converge import Converger
+from slipway.kube.converge import CLASH_RETRY_SECONDS, Converger
 from slipway.kube.kinds import MODEL_DEPLOYMENT
 from slipway.kube.store import Store
 from slipway.manifests import children
@@ -21,8 +21,6 @@ from slipway.routers import Routers, router_key
 from slipway.settings import Settings
 
 log = logging.getLogger(__name__)
-# A foreign object in the way is not watched (the server filters by our label): it is looked for again after this long.
-CLASH_RETRY_SECONDS = 15.0
 
 
 def _utc_now() -> datetime:

@@ -95,7 +95,7 @@ def scaling_active(subject: Subject, state: State, world: World) -> Verdict:
 
 def ready(subject: Subject, state: State, world: World) -> Verdict:
     """Whether the current spec serves, wholly: the one condition to wait for."""
-    for verdict in (spec_valid, _no_clash, available):
+    for verdict in (spec_valid, _unhindered, available):
         held, reason, message = verdict(subject, state, world)
         if not held and (verdict is not available or state.candidate is None):
             return False, reason, message
@@ -121,8 +121,9 @@ def _no_router(subject: Subject, world: World) -> Verdict:
     return False, why.reason, f"no router of namespace {subject.namespace} is ready: {why.message}"
 
 
-def _no_clash(subject: Subject, state: State, world: World) -> Verdict:
-    return (False, subject.clash.reason, subject.clash.message) if subject.clash else (True, "", "")
+def _unhindered(subject: Subject, state: State, world: World) -> Verdict:
+    hindrance = subject.clash or world.routes.config_error
+    return (False, hindrance.reason, hindrance.message) if hindrance else (True, "", "")
 
 
 CONDITIONS = (

@@ -58,11 +58,12 @@ def not_configured(pod: Pod) -> Symptom | None:
 
 
 def ended(pod: Pod) -> Symptom | None:
-    """A container ended when it should not have: what it said last, or how it died."""
+    """A container ended when it should not have: what it said last, or how it died. Only an init container may just end."""
+    init = pod.get("status", {}).get("initContainerStatuses", ())
     for container in _containers(pod):
         state = container.get("state", {})
         dead = state.get("terminated") or (None if _runs_well(container) else container.get("lastState", {}).get("terminated"))
-        if not dead or (dead.get("exitCode") == 0 and dead.get("reason") == "Completed"):
+        if not dead or (dead.get("exitCode") == 0 and container in init):
             continue
         said = _TERMINATION.match((dead.get("message") or "").strip())
         if said:

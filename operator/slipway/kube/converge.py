@@ -10,6 +10,8 @@ from slipway.kube.kinds import kind_of
 from slipway.kube.store import Store
 
 Object = dict[str, Any]
+# A foreign object in the way is not watched (the server filters by our label): it is looked for again after this long.
+CLASH_RETRY_SECONDS = 15.0
 
 
 class Converger:
