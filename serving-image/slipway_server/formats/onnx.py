@@ -1,0 +1,149 @@
+"""ONNX by onnxruntime."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as states  # pyright: ignore[reportAttributeAccessIssue]
+
+from slipway_server.formats import ModelCancelledError, ModelInputError, ModelMemoryError, ModelRunError, RunHandle
+from slipway_server.tensors import DATATYPES, Array, TensorSpec
+from slipway_server.termination import Reason, TerminalError
+
+_SILENT = 4  # only what ends the process: the messages of failed runs quote values of the request
+onnxruntime.set_default_logger_severity(_SILENT)
+
+_TYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+_OUT_OF_MEMORY = (
+    "bad_alloc",
+    "Failed to allocate memory",
+    "Resource temporarily unavailable",
+)  # the last: a thread's stack
+_PLACE = re.compile(r"Load model from .*? failed:|/\S*onnxruntime_src/.*?\) (?=[A-Z])")  # on this machine, and in their source
+_TOO_NEW = ("is not a registered function/op", "opset", "Unsupported model IR version", "is under development")
+_ERRORS = (
+    states.Fail,
+    states.InvalidArgument,
+    states.InvalidGraph,
+    states.InvalidProtobuf,
+    states.NoSuchFile,
+    states.NotImplemented,
+    states.RuntimeException,
+    states.EPFail,
+    RuntimeError,
+    ValueError,
+)
+
+
+class _Handle:
+    """A RunHandle: onnxruntime looks at its flag between two nodes of the graph."""
+
+    def __init__(self) -> None:
+        self.options = onnxruntime.RunOptions()
+
+    def cancel(self) -> None:
+        self.options.terminate = True
+
+    def reset(self) -> None:
+        self.options.terminate = False
+
+
+class OnnxModel:
+    """A Model on an onnxruntime session."""
+
+    platform = "onnxruntime_onnx"
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        self.inputs = tuple(_spec("input", node) for node in session.get_inputs())
+        self.outputs = tuple(_spec("output", node) for node in session.get_outputs())
+
+    def new_handle(self) -> _Handle:
+        """A handle for one run at a time."""
+        return _Handle()
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str], handle: RunHandle) -> list[Array]:
+        """One array for each name in `outputs`. Raises ModelInputError or ModelRunError, or one of its kinds."""
+        assert isinstance(handle, _Handle)  # noqa: S101
+        try:
+            return self._session.run(outputs, feeds, handle.options)  # pyright: ignore[reportReturnType]
+        except states.InvalidArgument as error:
+            raise ModelInputError(_text(error)) from None
+        except MemoryError:
+            raise ModelMemoryError("out of memory") from None
+        except _ERRORS as error:
+            text = _text(error)
+            if "terminate flag" in text:
+                raise ModelCancelledError(text) from None
+            raise (ModelMemoryError if _is_out_of_memory(text) else ModelRunError)(text) from None
+
+
+def load(path: Path, threads: int) -> OnnxModel:
+    """Loads a model, `threads` threads a run. Raises TerminalError: ModelCorrupt, UnsupportedModel, OutOfMemory."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _SILENT
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning burns the quota that others wait for
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except MemoryError:
+        raise _out_of_memory(path) from None
+    except _ERRORS as error:
+        text = _text(error)
+        if _is_out_of_memory(text):
+            raise _out_of_memory(path) from None
+        if isinstance(error, states.NotImplemented) or any(sign in text for sign in _TOO_NEW):
+            message = f"{path.name}: onnxruntime {onnxruntime.__version__} cannot run it ({text}): "
+            cure = "export it with standard operators of an older opset"
+            raise TerminalError(Reason.UNSUPPORTED_MODEL, message + cure) from None
+        message = f"{path.name} is not a sound ONNX model ({text}): export and upload it again, and set its sha256"
+        raise TerminalError(Reason.MODEL_CORRUPT, message) from None
+    return OnnxModel(session)
+
+
+def _out_of_memory(path: Path) -> TerminalError:
+    size_mib = path.stat().st_size >> 20
+    return TerminalError(
+        Reason.OUT_OF_MEMORY,
+        f"{path.name} ({size_mib} MiB) needs more memory to load than the container has: raise its memory limit",
+    )
+
+
+def _spec(kind: str, node: onnxruntime.NodeArg) -> TensorSpec:
+    if node.type not in _TYPES:
+        cure = "export with zipmap=False" if node.type.startswith(("seq(", "map(")) else "export it with a type of the protocol"
+        raise TerminalError(
+            Reason.UNSUPPORTED_MODEL, f"{kind} {node.name} has the type {node.type}, which V2 has no form for: {cure}"
+        )
+    # onnxruntime gives [] for a scalar and for an unknown rank alike: it checks the rank itself then. Exporters write 0
+    # for "any".
+    dims = tuple(dim if isinstance(dim, str) or (isinstance(dim, int) and dim > 0) else None for dim in node.shape)
+    return TensorSpec(node.name, DATATYPES[_TYPES[node.type]], dims or None)
+
+
+def _is_out_of_memory(text: str) -> bool:
+    return any(sign in text for sign in _OUT_OF_MEMORY)
+
+
+def _text(error: BaseException) -> str:
+    """onnxruntime's message without prefixes, cut to what fits a line."""
+    text = " ".join(str(error).split())
+    if text.startswith("[ONNXRuntimeError]"):
+        text = text.split(" : ", 2)[-1]
+    return _PLACE.sub("", text)[:400]

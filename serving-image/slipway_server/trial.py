@@ -1,0 +1,178 @@
+"""The first load of a model, in a disposable child process: whatever it does there, this process lives to tell.
+
+The child is a fork, which costs milliseconds where a new interpreter costs a third of a second. A fork is sound only
+while the process has a single thread: `start` refuses otherwise.
+"""
+
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from slipway_server.formats import Model, ModelInputError, ModelMemoryError, ModelRunError
+from slipway_server.termination import Reason, TerminalError
+
+_LEFT_FREE_BYTES = 8 << 20  # of the container's memory: what this process itself still needs
+
+
+class Trial:
+    """A running trial. Exactly one of `finish` and `kill` ends it."""
+
+    def __init__(self, pid: int, pipe: int, deadline: float, timeout_seconds: float, path: Path) -> None:
+        self.pid = pid
+        self.pipe = pipe
+        """Readable when the child has ended."""
+        self.deadline = deadline
+        """time.monotonic() by which it must have ended."""
+        self._timeout_seconds = timeout_seconds
+        self._path = path
+
+    def kill(self) -> None:
+        """Ends the child at once."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.pipe)
+
+    def timed_out(self) -> TerminalError:
+        """Ends the child; what to say when `deadline` passes first."""
+        self.kill()
+        return load_timed_out(self._path, self._timeout_seconds)
+
+    def finish(self) -> None:
+        """Waits for the child to end. Raises the TerminalError that it met, or that its death means."""
+        os.set_blocking(self.pipe, True)  # an event loop that watched it may have changed that
+        verdict = b""
+        while piece := os.read(self.pipe, 65536):
+            verdict += piece
+        os.close(self.pipe)
+        _, status = os.waitpid(self.pid, 0)
+        if verdict:
+            reason, message = json.loads(verdict)
+            raise TerminalError(Reason(reason), message)
+        if os.WIFSIGNALED(status):
+            raise self._killed(os.WTERMSIG(status))
+        if os.WEXITSTATUS(status) != 0:
+            raise TerminalError(
+                Reason.MODEL_LOAD_CRASHED,
+                f"loading {self._path.name} ended the trial process with exit code {os.WEXITSTATUS(status)}: "
+                "the file is damaged or hostile: export it again, and set its sha256",
+            )
+
+    def _killed(self, number: int) -> TerminalError:
+        if number == signal.SIGKILL:
+            return TerminalError(
+                Reason.OUT_OF_MEMORY,
+                f"the kernel killed the trial process while it loaded {self._path.name}: raise the memory limit",
+            )
+        if number == signal.SIGALRM:
+            return load_timed_out(self._path, self._timeout_seconds)
+        return TerminalError(
+            Reason.MODEL_LOAD_CRASHED,
+            f"loading {self._path.name} killed the trial process ({signal.Signals(number).name}): "
+            "the file is damaged or hostile, or needs more memory: "
+            "export it again, set its sha256, or raise the memory limit",
+        )
+
+
+def start(load: Callable[[], Model], path: Path, timeout_seconds: float, memory_bytes: int | None) -> Trial:
+    """Loads and warms a model in a child that may take `memory_bytes` (None: no limit) and `timeout_seconds`."""
+    if sum(1 for _ in Path("/proc/self/task").iterdir()) != 1:
+        raise RuntimeError("the trial must start while the process has one thread")
+    reader, writer = os.pipe()
+    deadline = time.monotonic() + timeout_seconds
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _child(load, path, writer, timeout_seconds, memory_bytes)
+    os.close(writer)
+    return Trial(pid, reader, deadline, timeout_seconds, path)
+
+
+def warm_up(model: Model, path: Path) -> str | None:
+    """Runs the model on zeros, and on ones if zeros do not suit it. Returns what it objected to where neither did.
+
+    Raises TerminalError: OutOfMemory, or ModelCorrupt when nothing of its inputs had to be guessed: such a model would
+    fail on any request.
+    """
+    objection = ""
+    for value in (0, 1):
+        feeds = {spec.name: spec.filled(value) for spec in model.inputs}
+        try:
+            model.run(feeds, [spec.name for spec in model.outputs], model.new_handle())
+        except ModelMemoryError:
+            raise _out_of_memory(path) from None
+        except (ModelInputError, ModelRunError) as error:
+            objection = str(error)
+        else:
+            return None
+    guessed = any(dim is None or isinstance(dim, str) for spec in model.inputs for dim in spec.dims or (None,))
+    if guessed or any(spec.datatype.element is str for spec in model.inputs):
+        return objection
+    message = f"{path.name} loads, but fails its first run ({objection}): export it again and try it with onnxruntime"
+    raise TerminalError(Reason.MODEL_CORRUPT, message)
+
+
+def load_timed_out(path: Path, timeout_seconds: float) -> TerminalError:
+    """The error for a load that did not end in time."""
+    return TerminalError(
+        Reason.MODEL_LOAD_TIMEOUT,
+        f"loading {path.name} took longer than {timeout_seconds:g} s: give it more CPU or time, or serve a smaller model",
+    )
+
+
+def _child(load: Callable[[], Model], path: Path, writer: int, timeout_seconds: float, memory_bytes: int | None) -> NoReturn:
+    code = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _die_with_parent()
+        signal.setitimer(signal.ITIMER_REAL, timeout_seconds + 1)  # should nobody watch `deadline`
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if memory_bytes is not None:
+            # Private memory, mapped or grown: the kernel's OOM killer would choose between us and the parent.
+            limit = _data_bytes() + max(0, memory_bytes - _LEFT_FREE_BYTES)
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        try:
+            error = _attempt(load, path)
+        except MemoryError:
+            error = _out_of_memory(path)
+        if error is not None:
+            os.write(writer, json.dumps([error.reason, error.message]).encode())
+        code = 0
+    finally:
+        os._exit(code)  # whatever happened: never run on as a second server
+
+
+def _attempt(load: Callable[[], Model], path: Path) -> TerminalError | None:
+    try:
+        warm_up(load(), path)
+    except TerminalError as error:
+        return error
+    return None
+
+
+def _out_of_memory(path: Path) -> TerminalError:
+    return TerminalError(
+        Reason.OUT_OF_MEMORY, f"{path.name} needs more memory to load and run than the container has: raise its limit"
+    )
+
+
+def _die_with_parent() -> None:
+    """Lets the kernel end this process when its parent is gone, however it went."""
+    import ctypes
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _data_bytes() -> int:
+    """This process's private writable memory, which RLIMIT_DATA counts."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) * 1024
+    return 0

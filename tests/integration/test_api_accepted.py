@@ -1,0 +1,296 @@
+"""Right ModelDeployments: the real API server takes each, fills its defaults, and the operator reads the same from it."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.integration.client import Client, Refused, model, models
+from tests.integration.commands import ROOT, must, tool
+
+from slipway.api.spec import Format, Spec
+from slipway.api.status import Status
+from slipway.core.revision import target
+
+MODEL = "model: {uri: 'configmap://digits/model.onnx', format: ONNX}"
+DIGEST = "0123456789abcdef" * 4
+
+RIGHT = [
+    "model: {uri: 'configmap://digits/model.onnx', format: ONNX}",
+    "model: {uri: 'pvc://models/churn/3/model.onnx', format: ONNX, version: '3'}",
+    "model: {uri: 'file:///models/model.onnx', format: ONNX, version: 2025-11-23_a.b}",
+    "model: {uri: 'http://models.shop/churn/3.onnx', format: ONNX}",
+    f"model: {{uri: 'https://models.example.com/m.onnx?part=1', format: ONNX, sha256: {DIGEST}}}",
+    "{model: {format: Custom}, server: {image: 'ghcr.io/acme/custom:1', protocol: HTTP, port: 9000}}",
+    "{model: {uri: 'pvc://models/llm/', format: Custom}, server: {image: acme/llm, protocol: OpenAI, readinessPath: /ping}}",
+    "{model: {uri: 'pvc://models/m.pkl', format: SKLearn}, server: {image: 'acme/sk@sha256:" + DIGEST + "'}}",
+    "server: {resources: {requests: {cpu: 500m, memory: 512Mi}, limits: {cpu: 2, memory: 1Gi}}}",
+    "server: {resources: {requests: {cpu: '0.5', memory: 536870912}, limits: {memory: 512Mi, nvidia.com/gpu: 1}}}",
+    "server: {resources: {limits: {nvidia.com/gpu: '2', hugepages-2Mi: 64Mi, memory: 1e9, ephemeral-storage: 1Gi}}}",
+    "server: {podTemplate: {metadata: {labels: {team: shop, example.com/cost: '7'}, annotations: {note: any text at all}}}}",
+    "server: {podTemplate: {spec: {nodeSelector: {kubernetes.io/arch: arm64}, tolerations: [{operator: Exists}]}}}",
+    "server: {podTemplate: {spec: {volumes: [{name: extra, emptyDir: {sizeLimit: 1Gi}}], containers: [{volumeMounts: "
+    "[{name: extra, mountPath: /mnt/extra}], env: [{name: A, value: b}], envFrom: [{configMapRef: {name: c}}]}]}}}",
+    "server: {image: acme/a, podTemplate: {spec: {containers: [{name: server, args: [--fast, '8']}], runtimeClassName: nvidia, "
+    "priorityClassName: high, terminationGracePeriodSeconds: 120, imagePullSecrets: [{name: pull}]}}}",
+    "server: {podTemplate: {spec: {affinity: {nodeAffinity: {}}, topologySpreadConstraints: [{maxSkew: 1}]}}}",
+    "scaling: {min: 3}",
+    "scaling: {min: 3, max: 3}",
+    "rollout: {strategy: Immediate, progressDeadline: 1h30m}",
+    "routing: {hosts: [churn.example.com, '*.churn.example.com'], timeout: 1.5s}",
+    "revisionHistoryLimit: 0",
+    # what the design shows first, of what is built
+    f"{{model: {{uri: 'https://models.example.com/churn/3/model.onnx', format: ONNX, version: '3', sha256: {DIGEST}}}, "
+    "server: {image: 'ghcr.io/acme/custom:1', resources: {requests: {cpu: 500m, memory: 512Mi}}}, scaling: {min: 1}, "
+    "rollout: {strategy: Immediate}, routing: {hosts: [churn.example.com], timeout: 30s}}",
+]
+
+DEFAULTED = {
+    "model": {"uri": "configmap://digits/model.onnx", "format": "ONNX", "version": ""},
+    "server": {"protocol": "V2", "port": 8080},
+    "scaling": {"min": 1},
+    "rollout": {"strategy": "Immediate", "progressDeadline": "10m"},
+    "routing": {"timeout": "30s"},
+    "revisionHistoryLimit": 10,
+}
+
+
+def spec_of(text: str) -> dict[str, Any]:
+    """Answer a spec of the table, with a good model where it has none."""
+    return yaml.safe_load(text if text.startswith(("model:", "{")) else f"{{{MODEL}, {text}}}")
+
+
+def examples() -> list[Any]:
+    """Answer every ModelDeployment below examples/."""
+    return [
+        pytest.param(document, id=f"{path.relative_to(ROOT)}:{number}")
+        for path in sorted((ROOT / "examples").rglob("*.yaml"))
+        for number, document in enumerate(yaml.safe_load_all(path.read_text()))
+        if document and document.get("kind") == "ModelDeployment"
+    ]
+
+
+def assert_read_alike(written: dict[str, Any], stored: dict[str, Any]) -> None:
+    """Assert that the server's defaults change neither what the operator reads nor the revision's name."""
+    before, after = Spec.model_validate(written), Spec.model_validate(stored)
+    assert before == after
+    assert target("churn", before) == target("churn", after)
+    assert after.model_dump(by_alias=True, mode="json", exclude_none=True).items() >= stored.items()
+
+
+@pytest.mark.parametrize("text", RIGHT, ids=[text[:100] for text in RIGHT])
+def test_accepted(cluster: Client, namespace: str, text: str) -> None:
+    written = spec_of(text)
+    cluster.warnings.clear()
+    made = cluster.create(models(namespace), model("right", written))
+    cluster.delete(models(namespace, "right"))
+    assert cluster.warnings == []
+    assert_read_alike(written, made["spec"])
+
+
+@pytest.mark.parametrize("document", examples())
+def test_an_example_is_accepted(cluster: Client, namespace: str, document: dict[str, Any]) -> None:
+    body = model(document["metadata"]["name"], document["spec"])
+    made = cluster.request("POST", f"{models(namespace)}?fieldValidation=Strict&dryRun=All", body)
+    assert_read_alike(document["spec"], made["spec"])
+
+
+def test_defaults_are_filled_by_the_server(cluster: Client, namespace: str) -> None:
+    made = cluster.create(models(namespace), model("defaults", spec_of(RIGHT[0])))
+    assert made["spec"] == DEFAULTED
+    assert made["metadata"]["generation"] == 1
+
+
+def test_the_longest_name_is_accepted(cluster: Client, namespace: str) -> None:
+    cluster.create(models(namespace), model("m" * 52, spec_of(RIGHT[0])))
+
+
+_NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
+_QUANTITIES = st.one_of(st.integers(0, 64), st.builds("{}{}".format, st.integers(0, 999), st.sampled_from(["m", "", "Ki", "Gi"])))
+_DURATIONS = st.builds("{}{}".format, st.integers(1, 59), st.sampled_from(["s", "m", ".5s", "m30s"]))
+_URIS = st.one_of(
+    st.builds("configmap://{}/{}".format, _NAMES, st.from_regex(r"[-._a-zA-Z0-9]{1,40}", fullmatch=True)),
+    st.builds("pvc://{}/{}".format, _NAMES, st.from_regex(r"[a-z0-9][a-z0-9/]{0,40}", fullmatch=True)),
+    st.builds("file:///{}".format, st.from_regex(r"[a-z0-9][a-zA-Z0-9/_-]{0,40}", fullmatch=True)),
+    st.builds(
+        "{}://{}/{}".format, st.sampled_from(["http", "https"]), _NAMES, st.from_regex(r"[a-z0-9%?=/]{0,40}", fullmatch=True)
+    ),
+)
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw a right spec: any mixture of what is built."""
+    image = draw(st.none() | st.builds("{}/{}:1".format, _NAMES, _NAMES))
+    formats = ["ONNX"] if image is None else [format_.value for format_ in Format]
+    label = st.from_regex(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?", fullmatch=True)
+    labels = st.dictionaries(_NAMES, label, max_size=3)
+    requests = draw(st.dictionaries(st.sampled_from(["cpu", "memory"]), _QUANTITIES, max_size=2))
+    model_ = {"uri": _URIS, "format": st.sampled_from(formats)}
+    server: dict[str, Any] = {"port": st.integers(1024, 65535), "resources": st.just({"requests": requests})}
+    server["podTemplate"] = st.fixed_dictionaries({"metadata": st.fixed_dictionaries({"labels": labels})})
+    if image is not None:
+        server["protocol"] = st.sampled_from(["V2", "OpenAI", "HTTP"])
+        server["readinessPath"] = st.from_regex(r"/[a-z/]{0,20}", fullmatch=True)
+    digest = st.from_regex(r"[a-f0-9]{64}", fullmatch=True)
+    parts = {
+        "server": st.fixed_dictionaries({} if image is None else {"image": st.just(image)}, optional=server),
+        "scaling": st.fixed_dictionaries({}, optional={"min": st.integers(1, 1000)}),
+        "rollout": st.fixed_dictionaries({}, optional={"strategy": st.just("Immediate"), "progressDeadline": _DURATIONS}),
+        "routing": st.fixed_dictionaries(
+            {}, optional={"hosts": st.lists(_NAMES, max_size=4, unique=True), "timeout": _DURATIONS}
+        ),
+        "revisionHistoryLimit": st.integers(0, 100),
+    }
+    needed = {"model": st.fixed_dictionaries(model_, optional={"version": label, "sha256": digest})}
+    if image is not None:
+        needed["server"] = parts.pop("server")
+    return draw(st.fixed_dictionaries(needed, optional=parts))
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(spec=specs())
+def test_any_right_spec_is_accepted(cluster: Client, namespace: str, spec: dict[str, Any]) -> None:
+    made = cluster.request("POST", f"{models(namespace)}?fieldValidation=Strict&dryRun=All", model("any", spec))
+    assert_read_alike(spec, made["spec"])
+
+
+FULL_STATUS: dict[str, Any] = {
+    "observedGeneration": 1,
+    "phase": "Progressing",
+    "url": "http://shown.shop",
+    "selector": "slipway.dev/revision=shown-aaaaaaaa",
+    "replicas": 2,
+    "stable": {"revision": "shown-aaaaaaaa", "version": "2", "digest": DIGEST, "weight": 75, "ready": 2, "replicas": 2},
+    "candidate": {"revision": "shown-bbbbbbbb", "version": "3", "weight": 25, "ready": 1, "replicas": 1},
+    "draining": [{"revision": "shown-cccccccc", "since": "2025-11-23T03:00:00Z"}],
+    "rollout": {
+        "revision": "shown-bbbbbbbb",
+        "since": "2025-11-23T03:00:00Z",
+        "liveWeight": 25,
+        "outcome": "Failed",
+        "reason": "CrashLoop",
+        "message": "it crashes",
+    },
+    "history": [{"revision": "shown-aaaaaaaa", "version": "2", "outcome": "Served", "at": "2025-11-23T03:00:00Z"}],
+    "conditions": [
+        {
+            "type": "Ready",
+            "status": "False",
+            "reason": "Rolling",
+            "message": "version 3 is being tried",
+            "observedGeneration": 1,
+            "lastTransitionTime": "2025-11-23T03:00:00Z",
+        }
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def shown(cluster: Client, namespace: str) -> str:
+    """Answer the path of a ModelDeployment with a full status."""
+    at = models(namespace, "shown")
+    cluster.create(models(namespace), model("shown", spec_of("scaling: {min: 2}")) | {"status": {"phase": "Ready"}})
+    assert "status" not in cluster.get(at)
+    body = {key: value for key, value in model("shown", {}).items() if key != "spec"}
+    cluster.apply(f"{at}/status", body | {"status": FULL_STATUS}, "slipway")
+    return at
+
+
+def test_status_holds_all_that_the_operator_writes(cluster: Client, shown: str) -> None:
+    status = cluster.get(shown)["status"]
+    assert status == FULL_STATUS
+    read = Status.model_validate(status)
+    assert Status.model_validate(read.model_dump(by_alias=True, mode="json", exclude_none=True)) == read
+
+
+def test_status_is_apart_from_the_spec(cluster: Client, shown: str) -> None:
+    before = cluster.get(shown)
+    cluster.merge(f"{shown}/status", {"spec": {"scaling": {"min": 9}}, "status": {"phase": "Degraded"}})
+    cluster.merge(shown, {"status": {"phase": "Pending"}})
+    after = cluster.get(shown)
+    assert after["spec"] == before["spec"]
+    assert after["status"] == {**before["status"], "phase": "Degraded"}
+    assert after["metadata"]["generation"] == before["metadata"]["generation"]
+    cluster.merge(f"{shown}/status", {"status": {"phase": "Progressing"}})
+
+
+def test_a_status_of_wrong_shape_is_refused(cluster: Client, shown: str) -> None:
+    with pytest.raises(Refused) as refused:
+        cluster.merge(f"{shown}/status", {"status": {"phase": "Happy"}})
+    assert "status.phase" in refused.value.message
+
+
+def test_the_scale_subresource(cluster: Client, namespace: str) -> None:
+    at = models(namespace, "scaled")
+    cluster.create(models(namespace), model("scaled", spec_of(RIGHT[0])))
+    status = {"selector": "slipway.dev/revision=scaled-aaaaaaaa", "replicas": 1}
+    cluster.merge(f"{at}/status", {"status": status})
+
+    kubectl = (tool("kubectl"), "--kubeconfig", cluster.kubeconfig, "-n", namespace)
+    assert "scaled" in must(*kubectl, "scale", "md/scaled", "--replicas=3")
+    scale = cluster.get(f"{at}/scale")
+    assert (scale["kind"], scale["spec"], scale["status"]) == ("Scale", {"replicas": 3}, status)
+    assert cluster.get(at)["spec"]["scaling"] == {"min": 3}
+
+    scale["spec"]["replicas"] = 5
+    cluster.request("PUT", f"{at}/scale", scale)
+    assert cluster.get(at)["spec"]["scaling"] == {"min": 5}
+
+    scale = cluster.get(f"{at}/scale")
+    scale["spec"]["replicas"] = 0
+    with pytest.raises(Refused) as refused:
+        cluster.request("PUT", f"{at}/scale", scale)
+    assert "scale to zero is not available in this version of Slipway; use 1 or more" in refused.value.message
+
+
+def test_kubectl_get_shows_the_columns(cluster: Client, shown: str) -> None:
+    table = cluster.get(shown, Accept="application/json;as=Table;v=v1;g=meta.k8s.io")
+    columns = {column["name"]: column for column in table["columnDefinitions"]}
+    row = dict(zip(columns, table["rows"][0]["cells"], strict=True))
+    assert isinstance(row.pop("Age"), str)
+    assert row == {
+        "Name": "shown",
+        "Version": "2",
+        "Ready": "False",
+        "Phase": "Progressing",
+        "Replicas": 2,
+        "Candidate": "3",
+        "Weight": 25,
+        "URL": "http://shown.shop",
+        "Revision": "shown-aaaaaaaa",
+        "Reason": "version 3 is being tried",
+    }
+    assert [name for name, column in columns.items() if column["priority"]] == ["URL", "Revision", "Reason"]
+
+
+def test_short_name_and_categories(cluster: Client, shown: str, namespace: str) -> None:
+    kubectl = (tool("kubectl"), "--kubeconfig", cluster.kubeconfig, "-n", namespace)
+    for words in (("md",), ("slipway",), ("all",)):
+        assert "modeldeployment.slipway.dev/shown" in must(*kubectl, "get", *words, "-o", "name").split()
+    assert "configmap://NAME/KEY" in must(*kubectl, "explain", "md.spec.model.uri")
+
+
+def test_the_crd_is_accepted_without_a_warning(cluster: Client) -> None:
+    crd = yaml.safe_load((ROOT / "crds" / "slipway.dev_modeldeployments.yaml").read_text())
+    at = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
+    cluster.warnings.clear()
+    cluster.apply(at, crd)
+    assert cluster.warnings == []
+    conditions = {each["type"]: each["status"] for each in cluster.get(at)["status"]["conditions"]}
+    assert conditions["Established"] == conditions["NamesAccepted"] == "True"
+    assert conditions.get("NonStructuralSchema", "False") == "False"
+
+
+def test_the_chart_carries_the_same_crd() -> None:
+    assert (ROOT / "charts/slipway/files/crd.yaml").read_text() == (ROOT / "crds/slipway.dev_modeldeployments.yaml").read_text()
+
+
+def test_kubectl_apply_again_changes_nothing(cluster: Client, namespace: str) -> None:
+    kubectl = (tool("kubectl"), "--kubeconfig", cluster.kubeconfig, "-n", namespace)
+    text = json.dumps(model("again", spec_of(RIGHT[-1])))
+    assert "created" in must(*kubectl, "apply", "-f", "-", stdin=text)
+    assert "unchanged" in must(*kubectl, "apply", "-f", "-", stdin=text)
+    assert cluster.get(models(namespace, "again"))["metadata"]["generation"] == 1

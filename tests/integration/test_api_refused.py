@@ -1,0 +1,290 @@
+"""Wrong ModelDeployments: the real API server refuses each at apply, and says which field and what to do."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from tests.integration.client import Client, Refused, model, models
+from tests.integration.commands import run, tool
+
+MODEL = "model: {uri: 'configmap://digits/model.onnx', format: ONNX}"
+ONE_LABEL_TOO_LONG = "v" * 64
+DIGEST = "0123456789abcdef" * 4
+NOT_YET_URI = "not available in this version of Slipway; use configmap"
+
+# What is written under `spec` (beside a good model, where it has none), the field that the message must name, and a part of
+# the cure that it must hold.
+WRONG = [
+    # the model
+    ("{}", "spec.model", "Required value"),
+    ("model: {uri: 'configmap://digits/m'}", "spec.model.format", "Required value"),
+    ("model: {uri: 'configmap://digits/m', format: onnx}", "spec.model.format", 'supported values: "ONNX", "SKLearn"'),
+    (
+        "model: {uri: 'configmap://digits/m', format: SKLearn}",
+        "spec.model.format",
+        "the bundled server loads ONNX; name a server",
+    ),
+    ("model: {format: Custom}", "spec.model.format", "name a server.image for another format"),
+    ("model: {format: ONNX}", "spec.model.uri", "model.uri is needed: only format Custom"),
+    ("model: {uri: 3, format: ONNX}", "spec.model.uri", "must be of type string"),
+    ("model: {uri: '', format: ONNX}", "spec.model.uri", "must begin with one of configmap://"),
+    ("model: {uri: digits/model.onnx, format: ONNX}", "spec.model.uri", "must begin with one of configmap://"),
+    ("model: {uri: 'ftp://host/model.onnx', format: ONNX}", "spec.model.uri", "must begin with one of configmap://"),
+    ("model: {uri: 'HTTPS://host/model.onnx', format: ONNX}", "spec.model.uri", "must begin with one of configmap://"),
+    ("model: {uri: 'configmap://digits', format: ONNX}", "spec.model.uri", "must be configmap://NAME/KEY"),
+    ("model: {uri: 'configmap://Digits/m', format: ONNX}", "spec.model.uri", "must be configmap://NAME/KEY"),
+    ("model: {uri: 'configmap://digits/a/b', format: ONNX}", "spec.model.uri", "must be configmap://NAME/KEY"),
+    ("model: {uri: 'pvc://claim', format: ONNX}", "spec.model.uri", "must be pvc://CLAIM/PATH"),
+    ("model: {uri: 'pvc://claim//etc/x', format: ONNX}", "spec.model.uri", "must be pvc://CLAIM/PATH"),
+    ("model: {uri: 'pvc://claim/a/../../x', format: ONNX}", "spec.model.uri", "must not hold '..'"),
+    ("model: {uri: 'file://models/m.onnx', format: ONNX}", "spec.model.uri", "must be file:///PATH, the absolute path"),
+    ("model: {uri: 'file:///models/../m.onnx', format: ONNX}", "spec.model.uri", "must not hold '..'"),
+    ("model: {uri: 'https:///m.onnx', format: ONNX}", "spec.model.uri", "must be http(s)://HOST/PATH"),
+    ("model: {uri: 'https://host', format: ONNX}", "spec.model.uri", "must be http(s)://HOST/PATH"),
+    ("model: {uri: 'https://me:secret@host/m', format: ONNX}", "spec.model.uri", "without a user name, password"),
+    ("model: {uri: 'https://host/m#part', format: ONNX}", "spec.model.uri", "without a user name, password or fragment"),
+    ("model: {uri: 'https://host/my model', format: ONNX}", "spec.model.uri", "percent-encode them"),
+    ('model: {uri: "file:///m\\n.onnx", format: ONNX}', "spec.model.uri", "must not hold spaces or control characters"),
+    (f"model: {{uri: 'https://host/{'x' * 2048}', format: ONNX}}", "spec.model.uri", "may not be more than 2048"),
+    ("model: {uri: 'configmap://digits/m', format: ONNX, version: 3}", "spec.model.version", "must be of type string"),
+    ("model: {uri: 'configmap://digits/m', format: ONNX, version: 'v 3'}", "spec.model.version", "must be letters, digits, '-'"),
+    (
+        f"model: {{uri: 'configmap://digits/m', format: ONNX, version: {ONE_LABEL_TOO_LONG}}}",
+        "spec.model.version",
+        "may not be more than 63",
+    ),
+    ("model: {uri: 'configmap://digits/m', format: ONNX, sha256: abc}", "spec.model.sha256", "64 lower-case hex digits"),
+    (
+        f"model: {{uri: 'configmap://digits/m', format: ONNX, sha256: {DIGEST.upper()}}}",
+        "spec.model.sha256",
+        "64 lower-case hex digits that sha256sum prints",
+    ),
+    (
+        f"{{model: {{format: Custom, sha256: {DIGEST}}}, server: {{image: x}}}}",
+        "spec.model.sha256",
+        "no effect without model.uri",
+    ),
+    ("model: [uri, format]", "spec.model", "must be of type object"),
+    # the model, not available yet
+    ("model: {uri: 's3://bucket/m.onnx', format: ONNX}", "spec.model.uri", NOT_YET_URI),
+    ("model: {uri: 'gs://bucket/m.onnx', format: ONNX}", "spec.model.uri", NOT_YET_URI),
+    ("model: {uri: 'az://box/m.onnx', format: ONNX}", "spec.model.uri", NOT_YET_URI),
+    ("model: {uri: 'hf://org/repo@1', format: ONNX}", "spec.model.uri", NOT_YET_URI),
+    ("model: {uri: 'oci://host/repo:1', format: ONNX}", "spec.model.uri", NOT_YET_URI),
+    # the server
+    ("server: {image: ''}", "spec.server.image", "must be an image reference"),
+    ("server: {image: 'team/my server'}", "spec.server.image", "such as registry.example.com/team/server:1"),
+    ("server: {image: Team/Server}", "spec.server.image", "must be an image reference in lower case"),
+    ("server: {protocol: OpenAI}", "spec.server.protocol", "speaks V2; name a server.image"),
+    ("server: {image: x, protocol: gRPC}", "spec.server.protocol", 'supported values: "V2", "OpenAI", "HTTP"'),
+    ("server: {port: 80}", "spec.server.port", "greater than or equal to 1024"),
+    ("server: {port: 70000}", "spec.server.port", "less than or equal to 65535"),
+    ("server: {port: http}", "spec.server.port", "must be of type integer"),
+    ("server: {readinessPath: /health}", "spec.server.readinessPath", "remove it or name a server.image"),
+    ("server: {image: x, readinessPath: health}", "spec.server.readinessPath", "begins with '/', such as /health"),
+    # resources
+    ("server: {resources: {requests: {cpu: 0.5}}}", "resources.requests.cpu", "must be of type integer,string"),
+    ("server: {resources: {requests: {cpu: 500mm}}}", "resources.requests[cpu]", "such as 500m, 2, 512Mi"),
+    ("server: {resources: {limits: {memory: 1 Gi}}}", "resources.limits[memory]", "such as 500m, 2, 512Mi"),
+    ("server: {resources: {limits: {memory: 1GB}}}", "resources.limits[memory]", "512Mi or 1Gi"),
+    ("server: {resources: {requests: {cpu: -1}}}", "resources.requests[cpu]", "not negative"),
+    ("server: {resources: {requests: {cpu: '-1'}}}", "resources.requests[cpu]", "not negative"),
+    ("server: {resources: {requests: {gpu: 1}}}", "spec.server.resources", "DOMAIN/NAME (nvidia.com/gpu)"),
+    ("server: {resources: {requests: {nvidia.com/gpu: 1}}}", "spec.server.resources", "give it in limits"),
+    ("server: {resources: {limits: {nvidia.com/gpu: 500m}}}", "spec.server.resources", "in whole numbers"),
+    (
+        "server: {resources: {requests: {memory: 2Gi}, limits: {memory: 2000Mi}}}",
+        "spec.server.resources",
+        "raise the limit or lower the request",
+    ),
+    # the pod template
+    ("server: {podTemplate: {spec: {hostNetwork: true}}}", "podTemplate.spec.hostNetwork", "unknown field"),
+    ("server: {podTemplate: {spec: {securityContext: {}}}}", "spec.securityContext", "unknown field"),
+    ("server: {podTemplate: {spec: {initContainers: []}}}", "spec.initContainers", "unknown field"),
+    ("server: {podTemplate: {spec: {containers: [{image: x}]}}}", "podTemplate.spec.containers[0].image", "unknown field"),
+    ("server: {podTemplate: {spec: {containers: [{name: sidecar}]}}}", "podTemplate.spec.containers[0].name", "must be server"),
+    ("server: {podTemplate: {spec: {containers: [{}, {name: sidecar}]}}}", "podTemplate.spec.containers", "at most 1 item"),
+    (
+        "server: {podTemplate: {spec: {containers: [{args: [--fast]}]}}}",
+        "podTemplate.spec.containers",
+        "remove them or name a server.image",
+    ),
+    (
+        "server: {podTemplate: {spec: {containers: [{env: [{name: SLIPWAY_MODEL_DIR, value: /x}]}]}}}",
+        "containers[0].env[0].name",
+        "set by Slipway: use another name",
+    ),
+    ("server: {podTemplate: {spec: {containers: [{env: [{name: A}, {name: A}]}]}}}", "containers[0].env[1]", "Duplicate value"),
+    (
+        "server: {podTemplate: {spec: {containers: [{volumeMounts: [{name: a, mountPath: /tmp/}]}]}}}",
+        "volumeMounts[0].mountPath",
+        "mounted by Slipway: use another path",
+    ),
+    (
+        "server: {podTemplate: {spec: {volumes: [{name: model, emptyDir: {}}]}}}",
+        "podTemplate.spec.volumes[0].name",
+        "tmp, model and source are Slipway's: use another name",
+    ),
+    ("server: {podTemplate: {spec: {volumes: [{emptyDir: {}}]}}}", "volumes[0].name", "Required value"),
+    (
+        "server: {podTemplate: {metadata: {labels: {slipway.dev/revision: x}}}}",
+        "podTemplate.metadata.labels",
+        "set by Slipway; use other names",
+    ),
+    (
+        "server: {podTemplate: {metadata: {labels: {app.kubernetes.io/name: x}}}}",
+        "podTemplate.metadata.labels",
+        "set by Slipway; use other names",
+    ),
+    ("server: {podTemplate: {metadata: {labels: {my team: a}}}}", "podTemplate.metadata.labels", "must be [DOMAIN/]NAME"),
+    (
+        "server: {podTemplate: {metadata: {labels: {team: my team}}}}",
+        "podTemplate.metadata.labels[team]",
+        "begin and end with a letter or digit",
+    ),
+    (
+        "server: {podTemplate: {metadata: {annotations: {slipway.dev/applied: x}}}}",
+        "podTemplate.metadata.annotations",
+        "set by Slipway; use other names",
+    ),
+    ("server: {podTemplate: {spec: {nodeSelector: {gpu: true}}}}", "nodeSelector.gpu", "of type string"),
+    (
+        "server: {podTemplate: {spec: {priorityClassName: High_Priority}}}",
+        "podTemplate.spec.priorityClassName",
+        "lower-case letters, digits, '-' and '.'",
+    ),
+    (
+        "server: {podTemplate: {spec: {terminationGracePeriodSeconds: 0}}}",
+        "podTemplate.spec.terminationGracePeriodSeconds",
+        "greater than or equal to 1",
+    ),
+    # scaling
+    ("scaling: {min: 0}", "spec.scaling.min", "not available in this version of Slipway; use 1 or more"),
+    ("scaling: {min: -1}", "spec.scaling.min", "use 1 or more"),
+    ("scaling: {min: 1001}", "spec.scaling.min", "less than or equal to 1000"),
+    ("scaling: {min: '2'}", "spec.scaling.min", "must be of type integer"),
+    ("scaling: {max: 20}", "spec.scaling.max", "no effect without an objective"),
+    (
+        "scaling: {min: 1, max: 20, objective: {percentile: 95, latency: 100ms}}",
+        "spec.scaling.objective",
+        "not available in this version of Slipway; set scaling.min",
+    ),
+    # the rollout
+    ("rollout: {strategy: Canary}", "spec.rollout.strategy", "not available in this version of Slipway; use Immediate"),
+    ("rollout: {strategy: BlueGreen}", "spec.rollout.strategy", "not available in this version"),
+    ("rollout: {strategy: Shadow}", "spec.rollout.strategy", "not available in this version"),
+    ("rollout: {strategy: ABTest}", "spec.rollout.strategy", "not available in this version"),
+    ("rollout: {strategy: Recreate}", "spec.rollout.strategy", 'supported values: "Canary"'),
+    ("rollout: {steps: [{weight: 5, hold: 2m}]}", "spec.rollout.steps", "strategy Immediate; remove it"),
+    ("rollout: {steps: [{weight: 101}]}", "spec.rollout.steps[0].weight", "less than or equal to 100"),
+    ("rollout: {steps: [{weight: -5}]}", "spec.rollout.steps[0].weight", "greater than or equal to 0"),
+    ("rollout: {steps: [{weight: 5, hold: 5 min}]}", "spec.rollout.steps[0].hold", "such as 250ms, 30s or 1m30s"),
+    ("rollout: {checks: [{errorRate: {max: 1%}}]}", "spec.rollout.checks", "strategy Immediate; remove it"),
+    ("rollout: {checks: [{errorRate: {max: '1'}}]}", "spec.rollout.checks[0].errorRate.max", "such as 1% or 0.5%"),
+    ("rollout: {minRequests: 100}", "spec.rollout.minRequests", "strategy Immediate; remove it"),
+    ("rollout: {onFailure: Rollback}", "spec.rollout.onFailure", "strategy Immediate; remove it"),
+    ("rollout: {promotion: Manual}", "spec.rollout.promotion", "strategy Immediate; remove it"),
+    ("rollout: {progressDeadline: 10}", "spec.rollout.progressDeadline", "must be of type string"),
+    ("rollout: {progressDeadline: '10'}", "spec.rollout.progressDeadline", "must be a duration of 1s or more"),
+    ("rollout: {progressDeadline: 500ms}", "spec.rollout.progressDeadline", "must be a duration of 1s or more"),
+    ("rollout: {progressDeadline: 999999999999h}", "spec.rollout.progressDeadline", "must be a duration of 1s or more"),
+    # routing
+    ("routing: {timeout: soon}", "spec.routing.timeout", "must be a duration between 1ms and 1h"),
+    ("routing: {timeout: 0s}", "spec.routing.timeout", "must be a duration between 1ms and 1h"),
+    ("routing: {timeout: 2h}", "spec.routing.timeout", "must be a duration between 1ms and 1h"),
+    ("routing: {hosts: ['http://churn.example.com']}", "spec.routing.hosts[0]", "without scheme, port or path"),
+    ("routing: {hosts: ['churn.example.com:80']}", "spec.routing.hosts[0]", "without scheme, port or path"),
+    ("routing: {hosts: [Churn.example.com]}", "spec.routing.hosts[0]", "must be a host name in lower case"),
+    ("routing: {hosts: ['*']}", "spec.routing.hosts[0]", "or *.example.com"),
+    ("routing: {hosts: [a.example.com, a.example.com]}", "spec.routing.hosts[1]", "Duplicate value"),
+    ("routing: {hosts: churn.example.com}", "spec.routing.hosts", "must be of type array"),
+    # the rest
+    ("revisionHistoryLimit: -1", "spec.revisionHistoryLimit", "greater than or equal to 0"),
+    ("revisionHistoryLimit: 101", "spec.revisionHistoryLimit", "less than or equal to 100"),
+    ("replicas: 3", "spec.replicas", "unknown field"),
+    ("model: {uri: 'configmap://digits/m', format: ONNX, digest: x}", "spec.model.digest", "unknown field"),
+    ("routing: {host: churn.example.com}", "spec.routing.host", "unknown field"),
+]
+
+WRONG_NAMES = [
+    ("m" * 53, "metadata.name must have at most 52 characters"),
+    ("3churn", "metadata.name must begin with a letter"),
+    ("churn.v3", "metadata.name must begin with a letter and hold only lower-case letters, digits and dashes"),
+    ("slipway-router", "metadata.name must not begin with slipway-router"),
+    ("slipway-router-2", "metadata.name must not begin with slipway-router"),
+    ("Churn", "metadata.name: Invalid value"),
+    ("churn-", "metadata.name: Invalid value"),
+]
+
+
+def spec_of(text: str) -> Any:
+    """Answer a spec of the table, with a good model where it has none."""
+    return yaml.safe_load(text if text.startswith(("model:", "{")) else f"{{{MODEL}, {text}}}")
+
+
+def refusal(cluster: Client, namespace: str, body: dict[str, Any]) -> Refused:
+    """Answer how the API server refuses to create the object."""
+    try:
+        made = cluster.create(models(namespace), body)
+    except Refused as refused:
+        assert refused.code in (400, 422), refused
+        return refused
+    cluster.delete(models(namespace, made["metadata"]["name"]))
+    pytest.fail(f"accepted: {json.dumps(made['spec'])}")
+
+
+@pytest.mark.parametrize(("spec", "field", "cure"), WRONG, ids=[wrong[0][:100] for wrong in WRONG])
+def test_refused(cluster: Client, namespace: str, spec: str, field: str, cure: str) -> None:
+    refused = refusal(cluster, namespace, model("wrong", spec_of(spec)))
+    assert field in refused.message
+    assert cure in refused.message
+
+
+@pytest.mark.parametrize(("name", "says"), WRONG_NAMES)
+def test_a_bad_name_is_refused(cluster: Client, namespace: str, name: str, says: str) -> None:
+    refused = refusal(cluster, namespace, model(name, yaml.safe_load(MODEL)))
+    assert says in refused.message
+
+
+def test_a_missing_spec_is_refused(cluster: Client, namespace: str) -> None:
+    body = model("wrong", None)
+    del body["spec"]
+    assert "spec: Required value" in refusal(cluster, namespace, body).message
+
+
+def test_no_message_shows_a_bare_pattern(cluster: Client, namespace: str) -> None:
+    puzzling = [spec for spec, _, _ in WRONG if "should match" in refusal(cluster, namespace, model("x", spec_of(spec))).message]
+    assert not puzzling
+
+
+def test_the_protocol_cannot_be_changed(cluster: Client, namespace: str) -> None:
+    spec = spec_of("server: {image: 'team/server:1', protocol: HTTP}")
+    cluster.create(models(namespace), model("fixed", spec))
+    at = models(namespace, "fixed")
+    for change in ({"protocol": "V2"}, {"protocol": "OpenAI", "image": "team/server:2"}, None):
+        with pytest.raises(Refused) as refused:
+            cluster.merge(at, {"spec": {"server": change}})
+        assert "spec.server.protocol" in refused.value.message
+        assert "cannot be changed: callers speak it. Create a ModelDeployment of another name" in refused.value.message
+    changed = cluster.merge(at, {"spec": {"server": {"image": "team/server:2"}}})
+    assert changed["spec"]["server"] == {"image": "team/server:2", "protocol": "HTTP", "port": 8080}
+
+
+def test_what_is_refused_at_creation_is_refused_at_change(cluster: Client, namespace: str) -> None:
+    cluster.create(models(namespace), model("changed", yaml.safe_load(MODEL)))
+    with pytest.raises(Refused) as refused:
+        cluster.merge(models(namespace, "changed"), {"spec": {"rollout": {"strategy": "Canary"}}})
+    assert "spec.rollout.strategy" in refused.value.message
+    assert cluster.get(models(namespace, "changed"))["metadata"]["generation"] == 1
+
+
+def test_kubectl_shows_what_is_wrong(cluster: Client, namespace: str) -> None:
+    spec = spec_of("scaling: {min: 0}, routing: {timeout: soon}")
+    ended = run(
+        tool("kubectl"), "--kubeconfig", cluster.kubeconfig, "-n", namespace, "apply", "-f", "-",
+        stdin=json.dumps(model("shown", spec)),
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "* spec.scaling.min: Invalid value" in ended.stderr
+    assert "* spec.routing.timeout: Invalid value" in ended.stderr

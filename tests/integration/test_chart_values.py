@@ -1,0 +1,270 @@
+"""What the chart makes of its values: objects that the API server's own schemas accept, and plain refusals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.integration.chart import CHART, NAMESPACE, Helm
+from tests.integration.client import Client
+from tests.integration.commands import ROOT, run, tool
+from tests.integration.schemas import write_schemas
+
+from slipway import settings
+
+EVERYTHING: dict[str, Any] = {
+    "imageRegistry": "registry.example.com:5000/mirror",
+    "images": {
+        "operator": {"ref": "registry.example.com/op@sha256:" + "0" * 64},
+        "server": {"tag": "7"},
+        "router": {"repository": "team/envoy", "tag": "1.40"},
+    },
+    "imagePullPolicy": "Always",
+    "imagePullSecrets": ["pull", "pull-more"],
+    "replicas": 3,
+    "workers": 16,
+    "sweepSeconds": 60.5,
+    "dnsStaleSeconds": 6,
+    "clusterDomain": "cluster.example.com",
+    "logFormat": "text",
+    "logLevel": "debug",
+    "router": {"replicas": 4, "resources": {"requests": {"cpu": 0.5, "memory": "1Gi"}, "limits": {"memory": "1Gi"}}},
+    "serviceAccount": {"name": "own"},
+    "resources": {"requests": {"cpu": 1, "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}},
+    "labels": {"team": "platform", "example.com/cost": "7"},
+    "podLabels": {"team": "ml", "sidecar": "no"},
+    "podAnnotations": {"prometheus.io/scrape": "true"},
+    "priorityClassName": "system-cluster-critical",
+    "nodeSelector": {"kubernetes.io/os": "linux"},
+    "tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}],
+    "affinity": {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {
+                "nodeSelectorTerms": [{"matchExpressions": [{"key": "zone", "operator": "Exists"}]}]
+            }
+        }
+    },
+    "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}
+    ],
+    "podDisruptionBudget": {"maxUnavailable": "50%"},
+    "networkPolicy": {
+        "ingressFrom": [
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}},
+            {"ipBlock": {"cidr": "10.0.0.0/8"}},
+        ],
+        "apiServerPorts": [443],
+    },
+}
+NOTHING: dict[str, Any] = {
+    "crds": {"install": False},
+    "rbac": {"create": False, "userRoles": False},
+    "serviceAccount": {"create": False, "name": "theirs"},
+    "networkPolicy": {"enabled": False},
+}
+COMBINATIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "everything": EVERYTHING,
+    "nothing": NOTHING,
+    "namespaced": {"watchNamespaces": ["shop", "search"]},
+    "namespaced everything": {**EVERYTHING, "watchNamespaces": ["shop"]},
+    "crd not kept": {"crds": {"keep": False}},
+    "one replica": {"replicas": 1, "router": {"replicas": 1, "resources": {}}},
+}
+
+# Values, and what the refusal must name and say.
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    ({"image": "x"}, "''", "additional properties 'image' not allowed"),
+    ({"images": {"operator": {"tagg": "x"}}}, "/images/operator", "'tagg' not allowed"),
+    ({"images": {"sidecar": {}}}, "/images", "'sidecar' not allowed"),
+    ({"images": {"operator": {"tag": 1}}}, "/images/operator/tag", "want string"),
+    ({"images": {"server": {"repository": "Slipway/Server"}}}, "/images/server/repository", "does not match pattern"),
+    ({"images": {"router": {"ref": "two words"}}}, "/images/router/ref", "does not match pattern"),
+    ({"imageRegistry": "registry.example.com/"}, "/imageRegistry", "does not match pattern"),
+    ({"imagePullPolicy": "Sometimes"}, "/imagePullPolicy", "one of 'Always', 'IfNotPresent', 'Never'"),
+    ({"imagePullSecrets": [{"name": "pull"}]}, "/imagePullSecrets/0", "got object, want string"),
+    ({"watchNamespaces": "shop"}, "/watchNamespaces", "got string, want array"),
+    ({"watchNamespaces": ["Shop"]}, "/watchNamespaces/0", "does not match pattern"),
+    ({"watchNamespaces": ["shop", "shop"]}, "/watchNamespaces", "items at 0 and 1 are equal"),
+    ({"replicas": "2"}, "/replicas", "got string, want integer"),
+    ({"replicas": -1}, "/replicas", "minimum"),
+    ({"workers": 0}, "/workers", "minimum"),
+    ({"sweepSeconds": 1}, "/sweepSeconds", "minimum"),
+    ({"dnsStaleSeconds": "35s"}, "/dnsStaleSeconds", "got string, want integer"),
+    ({"clusterDomain": "cluster.local."}, "/clusterDomain", "does not match pattern"),
+    ({"logFormat": "xml"}, "/logFormat", "one of 'json', 'text'"),
+    ({"logLevel": "INFO"}, "/logLevel", "one of 'debug', 'info', 'warning', 'error'"),
+    ({"router": {"replicas": 0}}, "/router/replicas", "minimum"),
+    ({"router": {"resources": {"limits": {"memory": "1 GB"}}}}, "/router/resources/limits/memory", "does not match pattern"),
+    ({"router": {"resources": {"memory": "1Gi"}}}, "/router/resources", "'memory' not allowed"),
+    ({"resources": {"requests": {"cpu": -1}}}, "/resources/requests/cpu", "minimum"),
+    ({"crds": {"install": "yes"}}, "/crds/install", "got string, want boolean"),
+    ({"rbac": {"enabled": True}}, "/rbac", "'enabled' not allowed"),
+    ({"serviceAccount": {"create": False}}, "/serviceAccount/name", "minLength"),
+    ({"labels": {"app.kubernetes.io/name": "mine"}}, "/labels/app.kubernetes.io", "must be 'set by the chart'"),
+    ({"podLabels": {"team": "a b"}}, "/podLabels/team", "does not match pattern"),
+    ({"podAnnotations": {"scrape": True}}, "/podAnnotations/scrape", "got boolean, want string"),
+    ({"affinity": {"nodeAffinities": {}}}, "/affinity", "'nodeAffinities' not allowed"),
+    ({"topologySpreadConstraints": [{"maxSkew": 1}]}, "/topologySpreadConstraints/0", "missing properties"),
+    ({"podDisruptionBudget": {"maxUnavailable": 0}}, "/podDisruptionBudget/maxUnavailable", "minimum"),
+    ({"networkPolicy": {"apiServerPorts": []}}, "/networkPolicy/apiServerPorts", "minItems"),
+    ({"networkPolicy": {"ingressFrom": [{}]}}, "/networkPolicy/ingressFrom/0", "minProperties"),
+    ({"networkPolicy": {"apiServerPorts": [70000]}}, "/networkPolicy/apiServerPorts/0", "maximum"),
+]
+
+
+@pytest.fixture(scope="module")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    return Helm(tmp_path_factory.mktemp("helm"))
+
+
+@pytest.fixture(scope="module")
+def schemas(cluster: Client, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_schemas(cluster, tmp_path_factory.mktemp("schemas"))
+
+
+def check(schemas: str, text: str) -> dict[str, Any]:
+    """Answer what kubeconform says of the documents."""
+    ended = run(tool("kubeconform"), "-strict", "-summary", "-output", "json", "-schema-location", schemas, "-", stdin=text)
+    return json.loads(ended.stdout)
+
+
+def find(objects: list[dict[str, Any]], kind: str, name: str | None = None) -> dict[str, Any]:
+    """Answer the only object of the kind (and name)."""
+    (found,) = [obj for obj in objects if obj["kind"] == kind and name in (None, obj["metadata"]["name"])]
+    return found
+
+
+def test_lint(helm: Helm) -> None:
+    assert "0 chart(s) failed" in helm.must("lint", "--strict", CHART)
+
+
+@pytest.mark.parametrize("values", COMBINATIONS.values(), ids=COMBINATIONS.keys())
+def test_objects_fit_the_clusters_own_schemas(helm: Helm, schemas: str, values: dict[str, Any]) -> None:
+    text = helm.must("template", "slipway", CHART, "-n", NAMESPACE, values=values)
+    said = check(schemas, text)
+    assert said.get("resources") in (None, []), said["resources"]
+    count = len([document for document in yaml.safe_load_all(text) if document])
+    assert said["summary"] == {"valid": count, "invalid": 0, "errors": 0, "skipped": 0}
+
+
+def test_the_check_finds_what_is_wrong(helm: Helm, schemas: str) -> None:
+    deployment = find(helm.template({}), "Deployment")
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    container["imagePullPolice"] = container.pop("imagePullPolicy")
+    assert "imagePullPolice" in json.dumps(check(schemas, yaml.safe_dump(deployment))["resources"])
+
+
+def test_the_examples_fit_the_clusters_own_schemas(schemas: str) -> None:
+    text = "\n---\n".join(path.read_text() for path in sorted((ROOT / "examples").rglob("*.yaml")))
+    said = check(schemas, text)
+    assert said.get("resources") in (None, []), said["resources"]
+    assert said["summary"]["valid"] > 0
+
+
+@pytest.mark.parametrize(("values", "where", "says"), WRONG, ids=[json.dumps(wrong[0]) for wrong in WRONG])
+def test_wrong_values_are_refused(helm: Helm, values: dict[str, Any], where: str, says: str) -> None:
+    ended = helm.run("template", "slipway", CHART, values=values)
+    assert ended.returncode != 0, ended.stdout
+    assert where in ended.stderr
+    assert says in ended.stderr
+
+
+def test_every_value_is_explained() -> None:
+    lines = (CHART / "values.yaml").read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line and not line.startswith((" ", "#", "-")) and line.split(":")[0] not in ("logLevel", "podAnnotations"):
+            before = lines[number - 1]
+            grouped = line.split(":")[0] in ("nodeSelector", "tolerations", "affinity")  # one comment for all of them
+            inner = lines[number + 1].strip().startswith("#")
+            assert before.startswith("#") or inner or grouped, line
+
+
+def test_the_operator_understands_its_arguments(helm: Helm) -> None:
+    for values in (EVERYTHING, {}, {"watchNamespaces": ["shop", "search"]}):
+        container = find(helm.template(values), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+        chosen = settings.parse(container["args"])
+        assert chosen.http_port == container["ports"][0]["containerPort"]
+        assert chosen.watch_namespaces == tuple(values.get("watchNamespaces", ()))
+        assert (chosen.namespace, chosen.identity) == ("$(POD_NAMESPACE)", "$(POD_NAME)")
+        if values is EVERYTHING:
+            assert chosen.router_resources == EVERYTHING["router"]["resources"]
+            assert chosen.image_pull_secrets == ("pull", "pull-more")
+            assert (chosen.workers, chosen.sweep_seconds, chosen.dns_stale_seconds) == (16, 60.5, 6)
+        else:
+            defaults = settings.Settings(server_image=chosen.server_image, router_image=chosen.router_image)
+            for name in ("router_replicas", "router_resources", "workers", "sweep_seconds", "dns_stale_seconds", "log_level"):
+                assert getattr(chosen, name) == getattr(defaults, name)
+
+
+@pytest.mark.parametrize(
+    ("values", "images"),
+    [
+        ({}, ["slipway/operator:0.1.0", "slipway/server:0.1.0", "slipway/router:0.1.0"]),
+        (
+            EVERYTHING,
+            [
+                "registry.example.com/op@sha256:" + "0" * 64,
+                "registry.example.com:5000/mirror/slipway/server:7",
+                "registry.example.com:5000/mirror/team/envoy:1.40",
+            ],
+        ),
+    ],
+)
+def test_images(helm: Helm, values: dict[str, Any], images: list[str]) -> None:
+    container = find(helm.template(values), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    chosen = settings.parse(container["args"])
+    assert [container["image"], chosen.server_image, chosen.router_image] == images
+
+
+def test_selectors_find_the_pods_whatever_the_labels(helm: Helm) -> None:
+    for values in ({}, EVERYTHING):
+        objects = helm.template(values)
+        deployment = find(objects, "Deployment")
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        for selector in (
+            deployment["spec"]["selector"]["matchLabels"],
+            find(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+            find(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+            find(objects, "Service")["spec"]["selector"],
+        ):
+            assert selector.items() <= labels.items()
+    assert labels["team"] == "platform"
+
+
+def test_the_crd_is_kept_unless_asked_otherwise(helm: Helm) -> None:
+    def keep(values: dict[str, Any]) -> str | None:
+        return find(helm.template(values), "CustomResourceDefinition")["metadata"].get("annotations", {}).get(policy)
+
+    policy = "helm.sh/resource-policy"
+    assert keep({}) == "keep"
+    assert keep({"crds": {"keep": False}}) is None
+    assert not [obj for obj in helm.template(NOTHING) if obj["kind"] == "CustomResourceDefinition"]
+
+
+def test_nothing_in_the_release_belongs_to_the_operator(helm: Helm) -> None:
+    """The operator watches, and may delete, what carries its own label."""
+    for obj in helm.template({}):
+        assert obj["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "Helm"
+
+
+def test_the_network_policy_is_as_narrow_as_it_can_be(helm: Helm) -> None:
+    spec = find(helm.template({}), "NetworkPolicy")["spec"]
+    assert spec["ingress"] == [{"ports": [{"port": "http", "protocol": "TCP"}]}]
+    assert [sorted({port["port"] for port in rule["ports"]}) for rule in spec["egress"]] == [[443, 6443], [53], [9901]]
+    narrow = find(helm.template(EVERYTHING), "NetworkPolicy")["spec"]
+    assert narrow["ingress"][0]["from"] == EVERYTHING["networkPolicy"]["ingressFrom"]
+    assert narrow["egress"][0]["ports"] == [{"port": 443, "protocol": "TCP"}]
+
+
+def test_an_older_kubernetes_is_refused(helm: Helm) -> None:
+    ended = helm.run("template", "slipway", CHART, "--kube-version", "1.29.0")
+    assert ended.returncode != 0
+    assert "kubeVersion: >=1.30.0-0" in ended.stderr
+
+
+def test_the_chart_and_the_package_have_one_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    version = next(line for line in Path(ROOT / "pyproject.toml").read_text().splitlines() if line.startswith("version"))
+    assert version == f'version = "{chart["appVersion"]}"'
