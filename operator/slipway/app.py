@@ -5,13 +5,14 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from enum import Enum, auto
 from typing import Any
 
 import aiohttp
 
 from slipway import handlers, health
+from slipway.core.observation import RouterSeen
 from slipway.kube.api import Api, ApiError
 from slipway.kube.informer import Informer
 from slipway.kube.kinds import MODEL_DEPLOYMENT, POD, WATCHED
@@ -45,7 +46,7 @@ class App:
         self._api, self._settings = api, settings
         self._store = Store()
         self._queue = WorkQueue()
-        self._meter = Meter(lambda namespace: addresses(self._store, namespace), self._routers_changed)
+        self._meter = Meter(lambda namespace: addresses(self._store, namespace), self._routers_seen)
         self._metrics = Metrics(self._store, self._queue, api)
         self._reconciler = Reconciler(api, self._store, self._meter, self._queue, settings)
         self._stop = asyncio.Event()
@@ -182,6 +183,9 @@ class App:
     def _routers_changed(self, namespace: str) -> None:
         for obj in self._store.all(MODEL_DEPLOYMENT, namespace):
             self._queue.add((namespace, obj["metadata"]["name"]))
+
+    def _routers_seen(self, namespace: str, before: Iterable[RouterSeen], after: Iterable[RouterSeen]) -> None:
+        self._reconciler.routers.changed(namespace, before, after)
 
     def _enqueue_router_namespaces(self) -> None:
         for namespace in self._store.namespaces():

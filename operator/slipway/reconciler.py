@@ -51,13 +51,13 @@ class Reconciler:
             now,
         )
         self._converger = Converger(api, store)
-        self._routers = Routers(api, store, self._converger, meter, queue, settings, now)
+        self.routers = Routers(api, store, self._converger, meter, queue, settings, now)
 
     async def reconcile(self, key: Key) -> None:
         """Reconcile the ModelDeployment (namespace, name), or with an empty name the routers of the namespace."""
         namespace, name = key
         if not name:
-            await self._routers.reconcile(namespace)
+            await self.routers.reconcile(namespace)
             return
         obj = self._store.get(MODEL_DEPLOYMENT, namespace, name)
         if obj is None or obj["metadata"].get("deletionTimestamp"):
@@ -80,7 +80,7 @@ class Reconciler:
         self._wake(key, model, state, world, clash)
 
     def _observe(self, model: Model) -> World:
-        routes = self._routers.seen(model.namespace, model.name)
+        routes = self.routers.seen(model.namespace, model.name)
         return observe(model, self._store, routes, self._now())
 
     async def _apply(self, model: Model, state: State, world: World) -> Symptom | None:

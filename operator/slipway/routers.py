@@ -1,13 +1,13 @@
 """The routers of a namespace: their configuration from all its ModelDeployments, their pods, and what they are seen doing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from slipway.api.base import duration_seconds
 from slipway.core import rollout, routing
-from slipway.core.observation import RoutesSeen, Symptom
+from slipway.core.observation import RouterSeen, RoutesSeen, Symptom
 from slipway.core.routing import RouterState, Wanted
 from slipway.core.symptoms import diagnose
 from slipway.kube.api import Api, ApiError
@@ -65,16 +65,27 @@ class Routers:
         self._api, self._store, self._converger, self._meter = api, store, converger, meter
         self._queue, self._settings, self._now = queue, settings, now
         self._errors: dict[str, Symptom] = {}
+        self._refused: dict[str, dict[str, Symptom]] = {}
         self._parsed: dict[str, tuple[str, RouterState]] = {}
 
     def seen(self, namespace: str, name: str) -> RoutesSeen:
         """Answer what all routers of the namespace do for the ModelDeployment."""
         routers = self._meter.routers(namespace)
-        seen = routing.seen(self._written(namespace), name, routers, self._errors.get(namespace))
+        error = self._errors.get(namespace) or self._refused.get(namespace, {}).get(name)
+        seen = routing.seen(self._written(namespace), name, routers, error)
         deployment = self._store.get(DEPLOYMENT, namespace, router.NAME)
         if seen.ready or deployment is None:
             return seen
         return replace(seen, symptom=diagnose(router_pods(self._store, namespace), deployment))
+
+    def changed(self, namespace: str, before: Iterable[RouterSeen], after: Iterable[RouterSeen]) -> None:
+        """Enqueue the ModelDeployments for which the routers were seen doing something else than before."""
+        state = self._written(namespace)
+        affected = routing.affected(state, before, after)
+        for obj in self._store.all(MODEL_DEPLOYMENT, namespace):
+            name = obj["metadata"]["name"]
+            if name in affected or name not in state.routes:
+                self._queue.add((namespace, name))
 
     async def reconcile(self, namespace: str) -> None:
         """Bring the namespace's routers to what its ModelDeployments ask; without any, remove them."""
@@ -94,7 +105,8 @@ class Routers:
 
     async def _apply(self, namespace: str, models: list[Model]) -> Symptom | None:
         written = self._written(namespace)
-        wanted = {model.name: self._wanted(model, written) for model in models}
+        hosts = self._hosts(namespace, models, written)
+        wanted = {model.name: self._wanted(model, written, hosts[model.name]) for model in models}
         live = max((seen.route_version for seen in self._meter.routers(namespace)), default=0)
         state = routing.plan(
             written,
@@ -116,9 +128,9 @@ class Routers:
             self._queue.add(router_key(namespace), after=CLASH_RETRY_SECONDS)
         if error is None:
             await self._kick(namespace, state.version)
-        if state.version != written.version:
-            for model in models:
-                self._queue.add((namespace, model.name))
+        for name, route in state.routes.items():
+            if route != written.routes.get(name):
+                self._queue.add((namespace, name))
         return error
 
     async def _kick(self, namespace: str, version: int) -> None:
@@ -152,6 +164,7 @@ class Routers:
         held = [self._store.get(kind, namespace, router.NAME) for kind in kinds]
         await self._converger.delete(obj for obj in held if obj is not None)
         self._errors.pop(namespace, None)
+        self._refused.pop(namespace, None)
         self._parsed.pop(namespace, None)
 
     def _written(self, namespace: str) -> RouterState:
@@ -164,7 +177,20 @@ class Routers:
             self._parsed[namespace] = config["metadata"]["resourceVersion"], state
         return state
 
-    def _wanted(self, model: Model, written: RouterState) -> Wanted | None:
+    def _hosts(self, namespace: str, models: list[Model], written: RouterState) -> dict[str, tuple[str, ...]]:
+        """Answer the hosts that each ModelDeployment gets, the oldest first; where its spec cannot be read, what it had."""
+        asked: dict[str, tuple[str, ...]] = {}
+        for model in sorted(models, key=lambda model: (model.obj["metadata"]["creationTimestamp"], model.name)):
+            before = written.routes.get(model.name)
+            had = before.wanted.hosts if before is not None else ()
+            asked[model.name] = tuple(model.spec.routing.hosts or ()) if model.spec is not None else had
+        got, refused = routing.share_hosts(asked, namespace, self._settings.cluster_domain)
+        for name in refused.keys() ^ self._refused.get(namespace, {}).keys():
+            self._queue.add((namespace, name))
+        self._refused[namespace] = refused
+        return got
+
+    def _wanted(self, model: Model, written: RouterState, hosts: tuple[str, ...]) -> Wanted | None:
         """Answer what a ModelDeployment asks of the routers; None where it cannot say: its status is lost."""
         state = rollout.load(model.status)
         before = written.routes.get(model.name)
@@ -178,8 +204,7 @@ class Routers:
             elif before is not None and revision in before.wanted.ports:
                 ports[revision] = before.wanted.ports[revision]
         if model.spec is None:
-            hosts, timeout = (before.wanted.hosts, before.wanted.timeout_seconds) if before else ((), 30.0)
+            timeout = before.wanted.timeout_seconds if before else 30.0
         else:
-            hosts = tuple(model.spec.routing.hosts or ())
             timeout = duration_seconds(model.spec.routing.timeout)
         return Wanted(state.weights, ports, hosts, timeout)

@@ -66,6 +66,14 @@ def test_live_is_what_every_router_does() -> None:
         assert routing.seen(state, "m", routers, None).live == live, case
 
 
+def test_a_host_belongs_to_the_first_that_asks() -> None:
+    asked = {"m": ("a.example.com", "m.ns"), "n": ("b.example.com", "a.example.com"), "o": ("m.ns.svc",), "p": ()}
+    got, refused = routing.share_hosts(asked, "ns", "cluster.local")
+    assert got == {"m": ("a.example.com",), "n": ("b.example.com",), "o": (), "p": ()}
+    assert {name: symptom.reason for name, symptom in refused.items()} == {"n": "HostTaken", "o": "HostTaken"}
+    assert "a.example.com already belongs to ModelDeployment m" in refused["n"].message
+
+
 def test_endpoints_are_what_every_router_sees() -> None:
     seen = routing.seen(
         plan(RouterState(), {"m": ONE}),

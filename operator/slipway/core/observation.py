@@ -26,7 +26,7 @@ class RouterSeen:
     """One router pod at its latest scrape.
 
     `late`: it missed its latest scrape, and this is what it said before. `healthy` and `active` give, by revision, the
-    endpoints that this router would use and its requests in flight.
+    endpoints that this router would use and its requests in flight; `rejected` how often it refused a configuration.
     """
 
     pod: str
@@ -36,6 +36,7 @@ class RouterSeen:
     healthy: Mapping[str, int] = field(default_factory=dict[str, int])
     active: Mapping[str, int] = field(default_factory=dict[str, int])
     late: bool = False
+    rejected: int = 0
 
     @property
     def counts(self) -> bool:

@@ -63,6 +63,9 @@ def routes_live(subject: Subject, state: State, world: World) -> Verdict:
         silent = [router.pod for router in routes.routers if router.ready and not router.answered]
         if silent:
             return None, "RouterSilent", f"{_list(silent)} does not answer on its statistics port"
+        refusing = [router.pod for router in routes.routers if router.rejected and not routes.settled]
+        if refusing:
+            return False, "ConfigRejected", f"{_list(refusing)} refused a configuration and keeps the one before: see its log"
         return False, "Updating", "the routers are taking over the new weights"
     return True, "Live", f"every router gives {_weights(routes.live)}"
 

@@ -90,6 +90,53 @@ def _same(was: Wanted, want: Wanted) -> bool:
     return (was.positive, was.hosts, was.timeout_seconds) == (want.positive, want.hosts, want.timeout_seconds)
 
 
+def affected(state: RouterState, before: Iterable[RouterSeen], after: Iterable[RouterSeen]) -> set[str]:
+    """Answer the ModelDeployments for which a router was seen doing something else than before.
+
+    That is: routers came, went or changed their readiness, one took the route over, or one sees other endpoints of it.
+    """
+    was, is_ = tuple(before), tuple(after)
+
+    def picture(route: Route, routers: tuple[RouterSeen, ...]) -> list[object]:
+        return [
+            (one.pod, one.ready, one.answered, one.route_version >= route.version, *map(one.healthy.get, route.wanted.ports))
+            for one in routers
+        ]
+
+    return {name for name, route in state.routes.items() if picture(route, was) != picture(route, is_)}
+
+
+def service_names(name: str, namespace: str, domain: str) -> tuple[str, ...]:
+    """Answer the names by which callers in the cluster reach the Service of a ModelDeployment."""
+    return name, f"{name}.{namespace}", f"{name}.{namespace}.svc", f"{name}.{namespace}.svc.{domain}"
+
+
+def share_hosts(
+    asked: Mapping[str, Iterable[str]], namespace: str, domain: str
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Symptom]]:
+    """Answer the host names that each ModelDeployment gets, and who was refused some: the first that asks has a host.
+
+    A router takes no configuration in which two routes answer to one host, so one such pair would stop all changes of the
+    namespace. `asked` is in the order of precedence.
+    """
+    taken = {host: name for name in asked for host in service_names(name, namespace, domain)}
+    got: dict[str, tuple[str, ...]] = {}
+    refused: dict[str, Symptom] = {}
+    for name, hosts in asked.items():
+        mine: list[str] = []
+        for host in hosts:
+            if host not in taken:
+                taken[host] = name
+                mine.append(host)
+            elif taken[host] != name:
+                message = (
+                    f"spec.routing.hosts: {host} already belongs to ModelDeployment {taken[host]}: remove it from one of them"
+                )
+                refused[name] = Symptom("HostTaken", message)
+        got[name] = tuple(mine)
+    return got, refused
+
+
 def seen(state: RouterState, name: str, routers: tuple[RouterSeen, ...], config_error: Symptom | None) -> RoutesSeen:
     """Answer what the routers do for the ModelDeployment `name`.
 

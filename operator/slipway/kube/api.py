@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.request import getproxies
 
 from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
@@ -46,6 +47,8 @@ class Api:
         """Read the in-cluster configuration, else the kubeconfig, and open the connection pool."""
         configuration = client.Configuration()
         configuration.connection_pool_maxsize = 0
+        # Of the environment only proxies are wanted: trusted, it has a netrc file looked for, in a thread, at each request.
+        configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:

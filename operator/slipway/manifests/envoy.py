@@ -7,7 +7,7 @@ a revision that every router already sees.
 import json
 from typing import Any
 
-from slipway.core.routing import Route, RouterState
+from slipway.core.routing import Route, RouterState, service_names
 from slipway.settings import Settings
 
 CONFIG_DIR = "/etc/slipway"
@@ -91,7 +91,7 @@ def _cluster(revision: str, port: int, namespace: str, domain: str) -> dict[str,
 
 
 def _virtual_host(name: str, route: Route, namespace: str, domain: str) -> dict[str, Any]:
-    names = [name, f"{name}.{namespace}", f"{name}.{namespace}.svc", f"{name}.{namespace}.svc.{domain}"]
+    names = service_names(name, namespace, domain)
     weights = sorted(route.wanted.positive.items())
     match = {"prefix": "/"}
     if not weights:

@@ -17,7 +17,8 @@ _GRACE_SECONDS = 60
 # A router leaves by draining: it waits until no caller is sent to it any more (1.5 s), then lets Envoy answer with
 # "Connection: close" (5 s), then until the last request is answered.
 _DRAIN = """
-ask() { exec 3<>/dev/tcp/127.0.0.1/9900; printf '%s HTTP/1.0\\r\\n\\r\\n' "$1" >&3; cat <&3; exec 3>&-; }
+say='%s HTTP/1.1\\r\\nHost: admin\\r\\nConnection: close\\r\\n\\r\\n'
+ask() { exec 3<>/dev/tcp/127.0.0.1/9900; printf "$say" "$1" >&3; cat <&3; exec 3>&-; }
 sleep 1.5; ask 'POST /drain_listeners?graceful&skip_exit' >/dev/null; sleep 5
 for _ in $(seq 45); do
   ask 'GET /stats?filter=^http.models.downstream_rq_active$' | grep -q 'active: [1-9]' || exit 0

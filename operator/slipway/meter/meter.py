@@ -29,14 +29,17 @@ class RouterPod:
     ready: bool
 
 
+Changed = Callable[[str, Iterable[RouterSeen], Iterable[RouterSeen]], None]
+
+
 class Meter:
     """What the routers of each namespace were seen doing at their latest scrape.
 
     `pods` answers the router pods that exist, of a namespace or of all; `changed` is told the namespace where something other
-    than the count of requests in flight has changed.
+    than the count of requests in flight has changed, and what was seen before and is now.
     """
 
-    def __init__(self, pods: Callable[[str | None], Iterable[RouterPod]], changed: Callable[[str], None]) -> None:
+    def __init__(self, pods: Callable[[str | None], Iterable[RouterPod]], changed: Changed) -> None:
         self._pods, self._changed = pods, changed
         self._seen: dict[str, dict[str, RouterSeen]] = {}
         self._answered_at: dict[tuple[str, str], float] = {}
@@ -94,7 +97,7 @@ class Meter:
         awaiting = self._awaiting.get(namespace, 0.0) > now
         self._due[namespace] = now + (AWAITING_SECONDS if awaiting else STEADY_SECONDS)
         if _still(before) != _still(after):
-            self._changed(namespace)
+            self._changed(namespace, before.values(), after.values())
 
     def _believed(self, namespace: str, before: RouterSeen | None, answer: RouterSeen, now: float) -> RouterSeen:
         key = (namespace, answer.pod)

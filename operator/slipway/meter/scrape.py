@@ -5,9 +5,12 @@ import aiohttp
 from slipway.core.observation import RouterSeen
 from slipway.manifests.envoy import ROUTES, STATS_PORT
 
-# Regular expressions of Envoy statistics: the version of the routes in force, and for each cluster (a revision) its usable
-# endpoints and its requests in flight.
-_FILTER = rf"(\.rds\.{ROUTES}\.version_text|^cluster\.[^.]+\.(membership_healthy|upstream_rq_active))$"
+# A regular expression of Envoy statistics: the version of the routes in force, configurations refused, and for each cluster
+# (a revision) its usable endpoints and its requests in flight.
+_FILTER = (
+    rf"(\.rds\.{ROUTES}\.(version_text|update_rejected)|cluster_manager\.cds\.update_rejected"
+    r"|^cluster\.[^.]+\.(membership_healthy|upstream_rq_active))$"
+)
 _TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 
 
@@ -25,7 +28,7 @@ async def scrape(session: aiohttp.ClientSession, pod: str, address: str, ready: 
 
 def parse(pod: str, ready: bool, text: str) -> RouterSeen:
     """Read Envoy's text form of statistics: one `name: value` a line."""
-    version = 0
+    version = rejected = 0
     healthy: dict[str, int] = {}
     active: dict[str, int] = {}
     for line in text.splitlines():
@@ -33,8 +36,10 @@ def parse(pod: str, ready: bool, text: str) -> RouterSeen:
         if name.endswith(".version_text"):
             digits = value.strip('"')
             version = int(digits) if digits.isdigit() else 0
+        elif name.endswith(".update_rejected"):
+            rejected += int(value)
         elif name.endswith(".membership_healthy"):
             healthy[name[8:-19]] = int(value)
         elif name.endswith(".upstream_rq_active"):
             active[name[8:-19]] = int(value)
-    return RouterSeen(pod, ready, True, version, healthy, active)
+    return RouterSeen(pod, ready, True, version, healthy, active, rejected=rejected)
