@@ -1,0 +1,43 @@
+{{/* The name of the release's objects: the release's own where it says slipway already. */}}
+{{- define "slipway.fullname" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "slipway.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (include "slipway.fullname" .) -}}
+{{- end -}}
+
+{{/* What finds the operator's pods. It can never change: a Deployment's selector is immutable. */}}
+{{- define "slipway.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end -}}
+
+{{/* Labels of every object. Not managed-by slipway: the operator watches what carries that. */}}
+{{- define "slipway.labels" -}}
+{{ include "slipway.selector" . }}
+app.kubernetes.io/part-of: {{ .Chart.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- with .Values.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The reference of an image, by its name below .Values.images. */}}
+{{- define "slipway.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index $root.Values.images (index . 1) -}}
+{{- if $image.ref -}}
+{{- $image.ref -}}
+{{- else -}}
+{{- with $root.Values.imageRegistry }}{{ . }}/{{ end -}}
+{{- $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion -}}
+{{- end -}}
+{{- end -}}
