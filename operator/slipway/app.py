@@ -29,6 +29,7 @@ from slipway.settings import Settings
 
 log = logging.getLogger(__name__)
 _STOP_SECONDS = 1.0
+_STALE_SECONDS = 0.1
 
 
 class End(Enum):
@@ -133,6 +134,8 @@ class App:
                 await self._reconciler.reconcile(key)
                 failed = False
             except StaleError as stale:
+                failed = False  # what changed is on its way; this is in case it came before
+                self._queue.add(key, after=_STALE_SECONDS)
                 log.debug("%s", stale)
             except ApiError as error:
                 if error.reason == "Forbidden" and "being terminated" in error.message:

@@ -29,7 +29,7 @@ def test_versions_are_compared_as_numbers() -> None:
     assert store.put(deployment(version=100))
 
 
-def test_what_we_deleted_stays_hidden_until_the_watch_confirms() -> None:
+def test_what_we_deleted_stays_hidden() -> None:
     store = Store()
     store.put(deployment(version=1))
     store.drop(deployment(version=1), ours=True)
@@ -40,13 +40,36 @@ def test_what_we_deleted_stays_hidden_until_the_watch_confirms() -> None:
     assert store.get(DEPLOYMENT, "ns", "a") is not None
 
 
+def test_what_the_watch_saw_go_does_not_come_back_by_an_older_list() -> None:
+    store = Store()
+    store.put(deployment(version=1))
+    store.drop(deployment(version=5))
+    assert store.replace(DEPLOYMENT, "ns", [deployment(version=1)], "3") == []
+    assert store.get(DEPLOYMENT, "ns", "a") is None
+
+
+def test_what_only_lost_our_label_comes_back_with_it() -> None:
+    store = Store()
+    store.put(deployment(version=1))
+    store.drop(deployment(version=5))
+    assert store.put(deployment(version=6))
+
+
 def test_a_list_shows_what_a_watch_missed() -> None:
     store = Store()
     for obj in (deployment("a", 1, "u1"), deployment("b", 1, "u2"), deployment("c", 1, "u3")):
         store.put(obj)
-    changed = store.replace(DEPLOYMENT, "ns", [deployment("a", 1, "u1"), deployment("b", 2, "u2"), deployment("d", 2, "u4")])
+    listed = [deployment("a", 1, "u1"), deployment("b", 2, "u2"), deployment("d", 2, "u4")]
+    changed = store.replace(DEPLOYMENT, "ns", listed, "2")
     assert sorted(obj["metadata"]["name"] for obj in changed) == ["b", "c", "d"]
     assert store.get(DEPLOYMENT, "ns", "c") is None
+
+
+def test_a_list_does_not_hide_what_is_newer_than_it() -> None:
+    store = Store()
+    store.put(deployment("made-meanwhile", 9))
+    assert store.replace(DEPLOYMENT, "ns", [], "7") == []
+    assert store.get(DEPLOYMENT, "ns", "made-meanwhile") is not None
 
 
 def test_children_follow_the_label() -> None:

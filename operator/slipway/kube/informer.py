@@ -52,7 +52,7 @@ class Informer:
     async def sweep(self) -> str:
         """List everything into the store, notify of what differed, and answer the list's resourceVersion."""
         listed, version = await self._api.list(self._kind, self._namespace, self._selector)
-        for obj in self._store.replace(self._kind, self._namespace, listed):
+        for obj in self._store.replace(self._kind, self._namespace, listed, version):
             self._notify(obj)
         return version
 

@@ -9,19 +9,22 @@ from slipway.manifests.labels import MODEL_LABEL
 
 Object = dict[str, Any]
 Name = tuple[str, str]
+# How many gone objects are remembered: as many as events can still be under way for.
+_GONE_MAX = 10_000
 
 
 class Store:
     """Objects by kind, namespace and name, and by the ModelDeployment that they belong to.
 
-    The newer resourceVersion wins, so an event that was under way while we wrote never hides our own write. What we deleted
-    stays hidden, whatever older events still say of it.
+    The newer resourceVersion wins, so an event that was under way while we wrote never hides our own write. What is gone stays
+    gone, whatever an older event or list still says of it.
     """
 
     def __init__(self) -> None:
         self._objects: dict[Kind, dict[str, dict[str, Object]]] = defaultdict(lambda: defaultdict(dict))
         self._children: dict[Name, dict[tuple[Kind, str], Object]] = defaultdict(dict)
-        self._deleted: set[str] = set()
+        # By uid, the version up to which what is said of a gone object is old: of what we deleted ourselves, everything.
+        self._gone: dict[str, float] = {}
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         """Answer one object."""
@@ -47,7 +50,7 @@ class Store:
         """Take an object as read or written. Answer whether it is news."""
         metadata = obj["metadata"]
         kind, namespace, name = kind_of(obj), metadata["namespace"], metadata["name"]
-        if metadata["uid"] in self._deleted:
+        if _version(obj) <= self._gone.get(metadata["uid"], 0):
             return False
         held = self.get(kind, namespace, name)
         if held is not None and _version(held) >= _version(obj):
@@ -62,16 +65,16 @@ class Store:
         return True
 
     def drop(self, obj: Object, *, ours: bool = False) -> bool:
-        """Take notice that an object is gone. Answer whether it was held.
+        """Take notice that an object is gone, at its resourceVersion. Answer whether it was held.
 
-        `ours`: we asked for it; until the watch confirms, what it says of that object is old.
+        `ours`: we asked for it, so whatever the watch still says of that object is old. An object that only lost our label is
+        gone for the watch too, and comes back with a later version.
         """
         metadata = obj["metadata"]
         kind, namespace, name, uid = kind_of(obj), metadata["namespace"], metadata["name"], metadata["uid"]
-        if ours:
-            self._deleted.add(uid)
-        else:
-            self._deleted.discard(uid)
+        self._gone[uid] = float("inf") if ours else max(self._gone.get(uid, 0), _version(obj))
+        if len(self._gone) > _GONE_MAX:
+            del self._gone[next(iter(self._gone))]
         held = self.get(kind, namespace, name)
         if held is None or held["metadata"]["uid"] != uid:
             return False
@@ -83,11 +86,15 @@ class Store:
                 del self._children[namespace, model]
         return True
 
-    def replace(self, kind: Kind, namespace: str | None, listed: list[Object]) -> list[Object]:
-        """Take a complete list of a kind. Answer the objects that came, changed or went."""
-        before = {obj["metadata"]["uid"]: obj for obj in self.all(kind, namespace)}
+    def replace(self, kind: Kind, namespace: str | None, listed: list[Object], version: str) -> list[Object]:
+        """Take a complete list of a kind as of a version. Answer the objects that came, changed or went.
+
+        What is held and not listed has gone, unless it is newer than the list.
+        """
         present = {obj["metadata"]["uid"] for obj in listed}
-        gone = [obj for uid, obj in before.items() if uid not in present]
+        gone = [
+            obj for obj in self.all(kind, namespace) if obj["metadata"]["uid"] not in present and _version(obj) <= int(version)
+        ]
         for obj in gone:
             self.drop(obj)
         return gone + [obj for obj in listed if self.put(obj)]
