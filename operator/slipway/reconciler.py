@@ -2,14 +2,15 @@
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+from slipway.api.status import Status
 from slipway.core import report, rollout
 from slipway.core.observation import Symptom
 from slipway.core.rollout import State, World
 from slipway.kube import events
 from slipway.kube.api import Api, ApiError
-from slipway.kube.converge import CLASH_RETRY_SECONDS, Converger
+from slipway.kube.converge import HINDRANCE_RETRY_SECONDS, Converger
 from slipway.kube.kinds import MODEL_DEPLOYMENT
 from slipway.kube.store import Store
 from slipway.manifests import children
@@ -21,6 +22,8 @@ from slipway.routers import Routers, router_key
 from slipway.settings import Settings
 
 log = logging.getLogger(__name__)
+# Counts in status, and the words about them, are told this late at most.
+FIGURES_DELAY = timedelta(seconds=1)
 
 
 def _utc_now() -> datetime:
@@ -30,7 +33,7 @@ def _utc_now() -> datetime:
 class Reconciler:
     """Brings one ModelDeployment, or one namespace's routers, to what is wanted.
 
-    It may be called at any time for any key: an unchanged world costs no request. It remembers nothing.
+    It may be called at any time for any key: an unchanged world costs no request. It remembers nothing that matters.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Reconciler:
             now,
         )
         self._converger = Converger(api, store)
+        self._figures_due: dict[Key, datetime] = {}
         self.routers = Routers(api, store, self._converger, meter, queue, settings, now)
 
     async def reconcile(self, key: Key) -> None:
@@ -70,25 +74,24 @@ class Reconciler:
 
         world = self._observe(model)
         state = rollout.decide(rollout.load(model.status), world)
-        clash = await self._apply(model, state, world)
+        hindrance = await self._apply(model, state, world)
         world = self._observe(model)
-        if await self._write_status(model, state, world, clash):
+        if await self._write_status(model, state, world, hindrance):
             self._queue.add(router_key(namespace), after=0.02)
-        if clash is None:
-            await self._delete_unwanted(model, state)
+        await self._delete_unwanted(model, state)
 
-        self._wake(key, model, state, world, clash)
+        self._wake(key, model, state, world, hindrance)
 
     def _observe(self, model: Model) -> World:
         routes = self.routers.seen(model.namespace, model.name)
         return observe(model, self._store, routes, self._now())
 
     async def _apply(self, model: Model, state: State, world: World) -> Symptom | None:
-        """Apply the children that differ. Answer the first name clash."""
+        """Apply the children that differ. Answer what hinders the first that is hindered."""
         found: Symptom | None = None
         for child in children.build(model.identity, model.spec, state, world, self._stored(model), self._settings):
-            clash = await self._converger.apply(child)
-            found = found or clash
+            hindrance = await self._converger.apply(child)
+            found = found or hindrance
         return found
 
     async def _delete_unwanted(self, model: Model, state: State) -> None:
@@ -97,20 +100,20 @@ class Reconciler:
             children.unwanted(model.identity, state, model.replicas, model.history_limit, self._stored(model))
         )
 
-    async def _write_status(self, model: Model, state: State, world: World, clash: Symptom | None) -> bool:
+    async def _write_status(self, model: Model, state: State, world: World, hindrance: Symptom | None) -> bool:
         """Write status if it changed, and the event of its transition. Answer whether it did."""
         subject = report.Subject(
             model.name,
             model.namespace,
             model.generation,
             spec_error=model.spec_error,
-            clash=clash,
+            hindrance=hindrance,
             url=f"http://{model.name}.{model.namespace}",
             selectors=children.selectors(state),
         )
         status = report.report(model.status, subject, state, world)
         wanted = status.model_dump(by_alias=True, mode="json", exclude_none=True)
-        if wanted == model.raw_status:
+        if wanted == model.raw_status or self._may_wait(model, status):
             return False
         metadata = {"name": model.name, "namespace": model.namespace, "resourceVersion": model.resource_version}
         body = {"apiVersion": MODEL_DEPLOYMENT.api_version, "kind": MODEL_DEPLOYMENT.kind, "metadata": metadata}
@@ -127,11 +130,25 @@ class Reconciler:
             await events.send(self._api, model.obj, event, self._settings.identity, self._now())
         return True
 
-    def _wake(self, key: Key, model: Model, state: State, world: World, clash: Symptom | None) -> None:
+    def _may_wait(self, model: Model, status: Status) -> bool:
+        """Tell whether this is not worth a write yet: pods that become ready one after the other are told of together."""
+        key = model.namespace, model.name
+        if not report.only_figures(model.status, status):
+            self._figures_due.pop(key, None)
+            return False
+        due = self._figures_due.setdefault(key, self._now() + FIGURES_DELAY)
+        left = (due - self._now()).total_seconds()
+        if left <= 0:
+            del self._figures_due[key]
+            return False
+        self._queue.add(key, after=left)
+        return True
+
+    def _wake(self, key: Key, model: Model, state: State, world: World, hindrance: Symptom | None) -> None:
         """See to it that the key comes again where no event would bring it."""
         delay = rollout.wake_after(state, world)
-        if clash is not None:
-            delay = min(delay or CLASH_RETRY_SECONDS, CLASH_RETRY_SECONDS)
+        if hindrance is not None:
+            delay = min(delay or HINDRANCE_RETRY_SECONDS, HINDRANCE_RETRY_SECONDS)
         if delay is not None:
             self._queue.add(key, after=delay)
         if state.candidate is not None or state.draining or world.routes.live is None:

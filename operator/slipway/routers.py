@@ -11,7 +11,7 @@ from slipway.core.observation import RouterSeen, RoutesSeen, Symptom
 from slipway.core.routing import RouterState, Wanted
 from slipway.core.symptoms import diagnose
 from slipway.kube.api import Api, ApiError
-from slipway.kube.converge import CLASH_RETRY_SECONDS, Converger
+from slipway.kube.converge import HINDRANCE_RETRY_SECONDS, Converger
 from slipway.kube.kinds import (
     CONFIG_MAP,
     CONTROLLER_REVISION,
@@ -120,12 +120,12 @@ class Routers:
         objects = [router.build_service_account(namespace)] + ([] if error else [config])
         objects += [router.build_deployment(namespace, self._settings)]
         budget = router.build_disruption_budget(namespace, self._settings)
-        clash: Symptom | None = None
+        hindrance: Symptom | None = None
         for obj in [*objects, *([budget] if budget else [])]:
-            clash = clash or await self._converger.apply(obj)  # no pod is made that would mount what is not ours
-        if clash is not None:
-            error = clash
-            self._queue.add(router_key(namespace), after=CLASH_RETRY_SECONDS)
+            hindrance = hindrance or await self._converger.apply(obj)  # no pod is made that would mount what is not ours
+        if hindrance is not None:
+            error = hindrance
+            self._queue.add(router_key(namespace), after=HINDRANCE_RETRY_SECONDS)
         if error is None:
             await self._kick(namespace, state.version)
         for name, route in state.routes.items():

@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Settings:
-    """The operator's settings. Every field is a flag of `python -m slipway` and a value of the chart."""
+    """The operator's settings. Every field is a flag of `python -m slipway`; the chart sets them from its values."""
 
     server_image: str
     router_image: str

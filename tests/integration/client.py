@@ -13,6 +13,7 @@ import httpx
 import yaml
 
 Object = dict[str, Any]
+MODEL = "model: {uri: 'configmap://digits/model.onnx', format: ONNX}"
 
 
 class Refused(Exception):  # noqa: N818 - an answer, expected as often as not
@@ -115,6 +116,11 @@ def models(namespace: str, name: str = "") -> str:
 def model(name: str, spec: Any) -> Object:
     """Answer a ModelDeployment."""
     return {"apiVersion": "slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": name}, "spec": spec}
+
+
+def spec_of(text: str) -> Any:
+    """Answer the spec that a text of YAML is, with a good model where it has none."""
+    return yaml.safe_load(text if text.startswith(("model:", "{")) else f"{{{MODEL}, {text}}}")
 
 
 def wait_for(what: str, holds: Callable[[], Any], seconds: float = 20.0) -> Any:

@@ -7,18 +7,17 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.integration.client import Client, Refused, model, models
+from tests.integration.client import MODEL, Client, Refused, model, models, spec_of
 from tests.integration.commands import ROOT, must, tool
 
 from slipway.api.spec import Format, Spec
 from slipway.api.status import Status
 from slipway.core.revision import target
 
-MODEL = "model: {uri: 'configmap://digits/model.onnx', format: ONNX}"
 DIGEST = "0123456789abcdef" * 4
 
 RIGHT = [
-    "model: {uri: 'configmap://digits/model.onnx', format: ONNX}",
+    MODEL,
     "model: {uri: 'pvc://models/churn/3/model.onnx', format: ONNX, version: '3'}",
     "model: {uri: 'file:///models/model.onnx', format: ONNX, version: 2025-11-23_a.b}",
     "model: {uri: 'http://models.shop/churn/3.onnx', format: ONNX}",
@@ -55,11 +54,6 @@ DEFAULTED = {
     "routing": {"timeout": "30s"},
     "revisionHistoryLimit": 10,
 }
-
-
-def spec_of(text: str) -> dict[str, Any]:
-    """Answer a spec of the table, with a good model where it has none."""
-    return yaml.safe_load(text if text.startswith(("model:", "{")) else f"{{{MODEL}, {text}}}")
 
 
 def examples() -> list[Any]:

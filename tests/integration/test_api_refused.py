@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.integration.client import Client, Refused, model, models
+from tests.integration.client import MODEL, Client, Refused, model, models, spec_of
 from tests.integration.commands import run, tool
 
-MODEL = "model: {uri: 'configmap://digits/model.onnx', format: ONNX}"
 ONE_LABEL_TOO_LONG = "v" * 64
 DIGEST = "0123456789abcdef" * 4
 NOT_YET_URI = "not available in this version of Slipway; use configmap"
@@ -216,11 +215,6 @@ WRONG_NAMES = [
     ("Churn", "metadata.name: Invalid value"),
     ("churn-", "metadata.name: Invalid value"),
 ]
-
-
-def spec_of(text: str) -> Any:
-    """Answer a spec of the table, with a good model where it has none."""
-    return yaml.safe_load(text if text.startswith(("model:", "{")) else f"{{{MODEL}, {text}}}")
 
 
 def refusal(cluster: Client, namespace: str, body: dict[str, Any]) -> Refused:

@@ -106,6 +106,7 @@ def test_uninstall_keeps_the_crd_and_models_and_install_takes_them_up(helm: Helm
     helm.must("uninstall", RELEASE, "-n", NAMESPACE)
     for path in (DEPLOYMENT, f"{RBAC}/clusterroles/slipway", f"{RBAC}/clusterroles/slipway-edit"):
         wait_for(f"{path} is gone", lambda path=path: not chart_cluster.found(path))
+    assert "deletionTimestamp" not in chart_cluster.get(CRD)["metadata"]
     assert chart_cluster.get(models("default", "kept"))["metadata"]["uid"] == uid
 
     helm.install({})

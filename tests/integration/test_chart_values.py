@@ -171,14 +171,15 @@ def test_wrong_values_are_refused(helm: Helm, values: dict[str, Any], where: str
     assert says in ended.stderr
 
 
-def test_every_value_is_explained() -> None:
-    lines = (CHART / "values.yaml").read_text().splitlines()
-    for number, line in enumerate(lines):
-        if line and not line.startswith((" ", "#", "-")) and line.split(":")[0] not in ("logLevel", "podAnnotations"):
-            before = lines[number - 1]
-            grouped = line.split(":")[0] in ("nodeSelector", "tolerations", "affinity")  # one comment for all of them
-            inner = lines[number + 1].strip().startswith("#")
-            assert before.startswith("#") or inner or grouped, line
+def test_the_schema_knows_every_value_and_no_other() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert schema["properties"].keys() - {"global"} == values.keys()
+    for name, node in schema["properties"].items():
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
+        if "properties" in node and values[name]:
+            assert node["additionalProperties"] is False
+            assert values[name].keys() <= node["properties"].keys()
 
 
 def test_the_operator_understands_its_arguments(helm: Helm) -> None:

@@ -96,12 +96,19 @@ def test_the_overlay_adds_and_cannot_take_away() -> None:
     plain, laid = template(), template({"podTemplate": overlay})
     assert laid["metadata"]["labels"] == {"team": "a", **plain["metadata"]["labels"]}
     assert laid["metadata"]["annotations"] == {"note": "b"}
-    assert (laid["spec"]["nodeSelector"], laid["spec"]["terminationGracePeriodSeconds"]) == ({"disk": "ssd"}, 99)
+    assert (laid["spec"]["nodeSelector"], laid["spec"]["terminationGracePeriodSeconds"]) == ({"disk": "ssd"}, 99 + 35)
     assert laid["spec"]["volumes"] == [*plain["spec"]["volumes"], {"name": "extra", "emptyDir": {}}]
     server = laid["spec"]["containers"][0]
     assert server["env"] == [{"name": "A", "value": "1"}]
     assert server["volumeMounts"][:-1] == plain["spec"]["containers"][0]["volumeMounts"]
     restricted(laid["spec"])
+
+
+def test_a_limit_below_the_default_request_is_requested() -> None:
+    server = template({"resources": {"limits": {"memory": "128Mi"}}})["spec"]["containers"][0]
+    assert server["resources"] == {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "128Mi"}}
+    asked = template({"resources": {"requests": {"memory": "64Mi"}, "limits": {"memory": "1Gi"}}})["spec"]["containers"][0]
+    assert asked["resources"]["requests"] == {"cpu": "100m", "memory": "64Mi"}
 
 
 def test_the_deployment_is_built_from_the_kept_revision_alone() -> None:

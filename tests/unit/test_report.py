@@ -8,7 +8,7 @@ import pytest
 from slipway.api.status import HistoryEntry, Phase, RolloutStatus, Status
 from slipway.core.clock import stamp
 from slipway.core.observation import RevisionSeen, RouterSeen, RoutesSeen, Symptom
-from slipway.core.report import Subject, event, report
+from slipway.core.report import Subject, event, only_figures, report
 from slipway.core.revision import Target
 from slipway.core.rollout import State, World
 
@@ -127,7 +127,7 @@ TABLE = [
     ),
     (
         "name taken",
-        replace(SUBJECT, clash=Symptom("NameClash", "Service m is not ours")),
+        replace(SUBJECT, hindrance=Symptom("NameClash", "Service m is not ours")),
         State(stable=A),
         world(SERVING, a=UP),
         Phase.DEGRADED,
@@ -189,3 +189,13 @@ def test_a_transition_is_one_event_and_a_repetition_none() -> None:
     done = event(sick, report(sick, SUBJECT, State(stable=B, history=(served,)), world({"m-b": 100}, b=UP)))
     assert done is not None
     assert (done.type, done.reason, done.message) == ("Normal", "Promoted", "m-b (version 2) serves all requests")
+
+
+def test_counts_and_words_are_figures_and_all_else_is_not() -> None:
+    rolling = State(candidate=A, rollout=ROLLING)
+    before = report(Status(), SUBJECT, rolling, world({}, a=DOWN))
+    assert only_figures(before, report(before, SUBJECT, rolling, world({}, a=UP))), "its pod is ready, the routers do not see it"
+    assert not only_figures(before, report(before, replace(SUBJECT, generation=4), rolling, world({}, a=DOWN)))
+    assert not only_figures(before, report(before, SUBJECT, replace(rolling, weight=100), world({}, a=UP)))
+    assert not only_figures(before, report(before, SUBJECT, rolling, world({}, a=SICK))), "it is Degraded"
+    assert not only_figures(before, report(before, SUBJECT, State(stable=A), world(SERVING, a=UP)))

@@ -101,6 +101,23 @@ def test_the_state_survives_its_dump(wanted: dict[str, Wanted]) -> None:
     assert routing.load(state.dump()) == state
 
 
+def test_affected_are_those_for_whom_a_router_does_something_else() -> None:
+    state = plan(plan(RouterState(), {"m": ONE}), {"m": ONE, "n": replace(ONE, ports={"n-a": 8080})}, now=20)
+    assert (state.routes["m"].version, state.routes["n"].version) == (10, 20)
+    old = [replace(router(10), healthy={"m-a": 1, "n-a": 1})]
+    for after, names in [
+        (replace(old[0], active={"m-a": 3}), set[str]()),
+        (replace(old[0], route_version=15), set()),
+        (replace(old[0], route_version=20), {"n"}),
+        (replace(old[0], healthy={"m-a": 2, "n-a": 1}), {"m"}),
+        (replace(old[0], healthy={"n-a": 1}), {"m"}),
+        (replace(old[0], ready=False), {"m", "n"}),
+        (replace(old[0], pod="another"), {"m", "n"}),
+    ]:
+        assert routing.affected(state, old, [after]) == names
+    assert routing.affected(state, old, []) == {"m", "n"}
+
+
 def test_an_unreadable_state_is_none() -> None:
     for text in ("", "{", "[]", '{"version": 1}', '{"version": "x", "routes": {}}', '{"version": 1, "routes": {"m": {}}}'):
         assert routing.load(text) == RouterState()

@@ -26,7 +26,23 @@ def test_an_old_event_does_not_hide_our_own_write() -> None:
 def test_versions_are_compared_as_numbers() -> None:
     store = Store()
     store.put(deployment(version=99))
-    assert store.put(deployment(version=100))
+    assert store.put(deployment(version=100, spec="changed"))
+
+
+def test_news_is_what_somebody_reads() -> None:
+    store = Store()
+    failed = {"type": "ReplicaFailure", "status": "True"}
+    store.put(deployment(version=1, status={"replicas": 0}))
+    assert not store.put(deployment(version=2, status={"replicas": 1})), "pods are watched themselves"
+    assert store.put(deployment(version=3, status={"replicas": 1, "conditions": [failed]}))
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": deployment("p", 1, "u2")["metadata"], "status": {"phase": "Pending"}}
+    store.put(pod)
+    annotated = {**pod["metadata"], "resourceVersion": "2", "annotations": {"slipway.dev/config-version": "7"}}
+    assert not store.put({**pod, "metadata": annotated}), "our own annotation"
+    held = store.get(POD, "ns", "p")
+    assert held is not None
+    assert held["metadata"]["annotations"] == annotated["annotations"], "known, though no news"
+    assert store.put({**pod, "metadata": {**annotated, "resourceVersion": "3"}, "status": {"phase": "Running"}})
 
 
 def test_what_we_deleted_stays_hidden() -> None:
@@ -44,7 +60,8 @@ def test_what_the_watch_saw_go_does_not_come_back_by_an_older_list() -> None:
     store = Store()
     store.put(deployment(version=1))
     store.drop(deployment(version=5))
-    assert store.replace(DEPLOYMENT, "ns", [deployment(version=1)], "3") == []
+    assert not store.put(deployment(version=1))
+    assert store.prune(DEPLOYMENT, "ns", {"u1"}, "3") == []
     assert store.get(DEPLOYMENT, "ns", "a") is None
 
 
@@ -59,16 +76,17 @@ def test_a_list_shows_what_a_watch_missed() -> None:
     store = Store()
     for obj in (deployment("a", 1, "u1"), deployment("b", 1, "u2"), deployment("c", 1, "u3")):
         store.put(obj)
-    listed = [deployment("a", 1, "u1"), deployment("b", 2, "u2"), deployment("d", 2, "u4")]
-    changed = store.replace(DEPLOYMENT, "ns", listed, "2")
-    assert sorted(obj["metadata"]["name"] for obj in changed) == ["b", "c", "d"]
+    assert not store.put(deployment("a", 1, "u1"))
+    assert store.put(deployment("b", 2, "u2", spec="changed"))
+    assert store.put(deployment("d", 2, "u4"))
+    assert [obj["metadata"]["name"] for obj in store.prune(DEPLOYMENT, "ns", {"u1", "u2", "u4"}, "2")] == ["c"]
     assert store.get(DEPLOYMENT, "ns", "c") is None
 
 
 def test_a_list_does_not_hide_what_is_newer_than_it() -> None:
     store = Store()
     store.put(deployment("made-meanwhile", 9))
-    assert store.replace(DEPLOYMENT, "ns", [], "7") == []
+    assert store.prune(DEPLOYMENT, "ns", set(), "7") == []
     assert store.get(DEPLOYMENT, "ns", "made-meanwhile") is not None
 
 

@@ -124,7 +124,10 @@ class PodOverlay(Type):
         default=None, description="As in a Pod."
     )
     termination_grace_period_seconds: int | None = Field(
-        default=None, ge=1, le=86400, description="How long a pod may take to finish its requests, in seconds."
+        default=None,
+        ge=1,
+        le=86400,
+        description="How long a pod may take to finish its requests once the routers send it no more, in seconds.",
     )
     volumes: Annotated[list[Volume], Field(max_length=16, json_schema_extra=_by("name"))] | None = Field(
         default=None, description="As in a Pod."

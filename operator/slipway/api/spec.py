@@ -6,7 +6,6 @@ from typing import Annotated
 from pydantic import Field
 
 from slipway.api.base import Duration, LabelValue, Percent, Quantity, Rule, Type, duration, text
-from slipway.api.pod import PodOverlay as PodOverlay
 from slipway.api.pod import PodTemplate
 
 _HOST = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"

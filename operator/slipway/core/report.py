@@ -23,7 +23,7 @@ class Subject:
     namespace: str
     generation: int
     spec_error: Symptom | None = None
-    clash: Symptom | None = None
+    hindrance: Symptom | None = None
     url: str = ""
     selectors: Mapping[str, str] = field(default_factory=dict[str, str])
 
@@ -125,7 +125,7 @@ def _no_router(subject: Subject, world: World) -> Verdict:
 
 
 def _unhindered(subject: Subject, state: State, world: World) -> Verdict:
-    hindrance = subject.clash or world.routes.config_error
+    hindrance = subject.hindrance or world.routes.config_error
     return (False, hindrance.reason, hindrance.message) if hindrance else (True, "", "")
 
 
@@ -203,6 +203,18 @@ def _condition(before: Status, kind: ConditionType, verdict: Verdict, subject: S
         observed_generation=subject.generation,
         last_transition_time=since,
     )
+
+
+def only_figures(before: Status, after: Status) -> bool:
+    """Tell whether no role, weight, phase nor condition moved, but only counts and the words about them."""
+    return _essence(before) == _essence(after)
+
+
+def _essence(status: Status) -> tuple[object, ...]:
+    roles = [(role.revision, role.weight) for role in (status.stable, status.candidate) if role is not None]
+    outcome = status.rollout and (status.rollout.revision, status.rollout.since, status.rollout.outcome)
+    conditions = {condition.type: condition.status for condition in status.conditions}
+    return status.observed_generation, status.phase, roles, outcome, status.draining, status.history, conditions
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from kubernetes.aio.client.exceptions import ApiException
 from slipway.kube.kinds import Kind, kind_of
 
 FIELD_MANAGER = "slipway"
-PAGE = 500
+PAGE = 250
 _REQUEST_SECONDS = 30
 _WATCH_SECONDS = 290
 # No object ever has this resourceVersion: an apply that carries it creates, and conflicts where the object exists.
@@ -71,17 +71,17 @@ class Api:
                 return None
             raise
 
-    async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> tuple[list[Object], str]:
-        """Answer all objects, read in pages, and the resourceVersion of the list. `namespace` None: all namespaces."""
-        items: list[Object] = []
+    async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> AsyncIterator[tuple[list[Object], str]]:
+        """Yield all objects in pages, with the resourceVersion of the list, the same each time. `namespace` None: all of them."""
         query: Query = [("limit", str(PAGE)), ("labelSelector", selector)]
         token = ""
         while True:
             page = await self._request("list", "GET", kind.path(namespace), [*query, ("continue", token)])
-            items += [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in page["items"]]
+            items = [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in page["items"]]
+            yield items, page["metadata"]["resourceVersion"]
             token = page["metadata"].get("continue", "")
             if not token:
-                return items, page["metadata"]["resourceVersion"]
+                return
 
     async def watch(
         self, kind: Kind, namespace: str | None, selector: str, resource_version: str

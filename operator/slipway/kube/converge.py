@@ -4,14 +4,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from slipway.core.observation import Symptom
+from slipway.core.symptoms import short
 from slipway.kube.api import Api, ApiError
 from slipway.kube.diff import covers, mark
 from slipway.kube.kinds import kind_of
 from slipway.kube.store import Store
 
 Object = dict[str, Any]
-# A foreign object in the way is not watched (the server filters by our label): it is looked for again after this long.
-CLASH_RETRY_SECONDS = 15.0
+# What hinders us is not watched (a foreign object has not our label, a quota is not ours): it is looked at again after this long.
+HINDRANCE_RETRY_SECONDS = 15.0
 
 
 class Converger:
@@ -24,7 +25,10 @@ class Converger:
         self._accepted: dict[str, tuple[str, int]] = {}
 
     async def apply(self, wanted: Object) -> Symptom | None:
-        """Apply one object if it differs. Answer the clash where an object of that name is not ours: it is untouched."""
+        """Apply one object if it differs. Answer what hinders it, where somebody else must act.
+
+        An object of that name that is not ours is untouched. An object that the API server refuses stays as it was.
+        """
         wanted = mark(wanted)
         metadata = wanted["metadata"]
         kind = kind_of(wanted)
@@ -40,6 +44,8 @@ class Converger:
                 applied = await self._api.apply(wanted)
         except ApiError as error:
             if error.status != 409:
+                if _is_refusal(error):
+                    return Symptom("ChildRefused", short(f"{wanted['kind']} {metadata['name']} is refused: {error.message}"))
                 raise
             found = await self._api.get(kind, metadata["namespace"], metadata["name"])
             if found is None:
@@ -76,6 +82,17 @@ def clash(obj: Object) -> Symptom:
         f"{obj['kind']} {metadata['name']} exists in namespace {metadata['namespace']} and is not Slipway's: it is left alone; "
         "delete or rename it, or rename the ModelDeployment",
     )
+
+
+def _is_refusal(error: ApiError) -> bool:
+    """Tell whether trying again is of no use: the object is wrong, or a rule of the cluster is against it.
+
+    A field that the schema does not know is answered with 500 by server-side apply. A namespace that is being deleted is
+    not for anybody to mend.
+    """
+    if "being terminated" in error.message:
+        return False
+    return error.status in (400, 403, 422) or (error.status == 500 and "failed to create typed patch object" in error.message)
 
 
 def _fingerprint(obj: Object) -> tuple[str, int]:

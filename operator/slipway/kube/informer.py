@@ -51,8 +51,15 @@ class Informer:
 
     async def sweep(self) -> str:
         """List everything into the store, notify of what differed, and answer the list's resourceVersion."""
-        listed, version = await self._api.list(self._kind, self._namespace, self._selector)
-        for obj in self._store.replace(self._kind, self._namespace, listed, version):
+        present: set[str] = set()
+        version = ""
+        async for page, listed_at in self._api.list(self._kind, self._namespace, self._selector):
+            version = listed_at
+            present.update(obj["metadata"]["uid"] for obj in page)
+            for obj in page:
+                if self._store.put(obj):
+                    self._notify(obj)
+        for obj in self._store.prune(self._kind, self._namespace, present, version):
             self._notify(obj)
         return version
 

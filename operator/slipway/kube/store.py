@@ -1,10 +1,11 @@
 """What the API server holds of Slipway's objects: filled by the watches, and by our own writes before their events arrive."""
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from slipway.kube.kinds import POD, Kind, kind_of
+from slipway.kube.kinds import DEPLOYMENT, POD, Kind, kind_of
 from slipway.manifests.labels import MODEL_LABEL
 
 Object = dict[str, Any]
@@ -47,7 +48,7 @@ class Store:
         return iter({namespace for spaces in self._objects.values() for namespace, held in spaces.items() if held})
 
     def put(self, obj: Object) -> bool:
-        """Take an object as read or written. Answer whether it is news."""
+        """Take an object as read or written. Answer whether it is news: whether anything differs that somebody reads."""
         metadata = obj["metadata"]
         kind, namespace, name = kind_of(obj), metadata["namespace"], metadata["name"]
         if _version(obj) <= self._gone.get(metadata["uid"], 0):
@@ -62,7 +63,7 @@ class Store:
             self._children[namespace, str(_model_of(held))].pop((kind, name), None)
         if model is not None:
             self._children[namespace, model][kind, name] = obj
-        return True
+        return held is None or _read(kind, held) != _read(kind, obj)
 
     def drop(self, obj: Object, *, ours: bool = False) -> bool:
         """Take notice that an object is gone, at its resourceVersion. Answer whether it was held.
@@ -86,18 +87,17 @@ class Store:
                 del self._children[namespace, model]
         return True
 
-    def replace(self, kind: Kind, namespace: str | None, listed: list[Object], version: str) -> list[Object]:
-        """Take a complete list of a kind as of a version. Answer the objects that came, changed or went.
+    def prune(self, kind: Kind, namespace: str | None, present: set[str], version: str) -> list[Object]:
+        """Take notice of the uids that were all that there was of a kind at a version. Answer the objects that went.
 
-        What is held and not listed has gone, unless it is newer than the list.
+        What is held and newer than that has come since.
         """
-        present = {obj["metadata"]["uid"] for obj in listed}
         gone = [
             obj for obj in self.all(kind, namespace) if obj["metadata"]["uid"] not in present and _version(obj) <= int(version)
         ]
         for obj in gone:
             self.drop(obj)
-        return gone + [obj for obj in listed if self.put(obj)]
+        return gone
 
 
 def _version(obj: Object) -> int:
@@ -109,15 +109,28 @@ def _model_of(obj: Object) -> str | None:
 
 
 def _trimmed(kind: Kind, obj: Object) -> Object:
-    """Answer the object without what nobody reads: thousands are held."""
-    metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    """Answer the object without what nobody reads, its texts shared with others: thousands are held, and they are alike."""
+    obj = {**obj, "metadata": {key: value for key, value in obj["metadata"].items() if key != "managedFields"}}
+    status = obj.get("status") or {}
     if kind is POD:
-        status = obj.get("status", {})
+        obj.pop("spec", None)
         read = ("phase", "reason", "message", "podIP", "conditions", "containerStatuses", "initContainerStatuses")
-        return {
-            "apiVersion": obj["apiVersion"],
-            "kind": obj["kind"],
-            "metadata": metadata,
-            "status": {key: status[key] for key in read if key in status},
-        }
-    return {**obj, "metadata": metadata}
+        obj["status"] = {key: status[key] for key in read if key in status}
+    elif kind is DEPLOYMENT:
+        failures = [condition for condition in status.get("conditions", ()) if condition["type"] == "ReplicaFailure"]
+        obj["status"] = {"conditions": failures}
+    return _shared(obj)
+
+
+def _shared(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {sys.intern(key): _shared(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_shared(held) for held in value]
+    return sys.intern(value) if isinstance(value, str) else value
+
+
+def _read(kind: Kind, obj: Object) -> Object:
+    """Answer what a reconcile may decide differently on. Annotations of pods are our own, to wake the kubelet."""
+    unread = ("resourceVersion", "annotations") if kind is POD else ("resourceVersion",)
+    return {**obj, "metadata": {key: value for key, value in obj["metadata"].items() if key not in unread}}

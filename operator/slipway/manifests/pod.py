@@ -3,7 +3,8 @@
 from typing import Any
 from urllib.parse import urlsplit
 
-from slipway.api.spec import PodOverlay, Protocol, Spec
+from slipway.api.pod import PodOverlay
+from slipway.api.spec import Protocol, Spec
 from slipway.manifests.labels import CONTAINER_SECURITY, POD_SECURITY, REVISION_LABEL, USER, model_labels, spread
 from slipway.settings import Settings
 
@@ -42,7 +43,7 @@ def build_pod_template(name: str, revision: str, spec: Spec, settings: Settings)
         pod["spec"]["initContainers"] = [_fetcher(spec, settings)]
     if settings.image_pull_secrets:
         pod["spec"]["imagePullSecrets"] = [{"name": secret} for secret in settings.image_pull_secrets]
-    return _overlay(pod, spec)
+    return _overlay(pod, spec, settings)
 
 
 def _source_volume(uri: str) -> list[dict[str, Any]]:
@@ -83,13 +84,12 @@ def _server(name: str, revision: str, spec: Spec, image: str, settings: Settings
     if spec.model.uri is not None:
         mounts.append({"name": "model", "mountPath": MODEL_DIR, "readOnly": True})
     probe = _probe(spec)
-    resources = spec.server.resources.model_dump(exclude_none=True) if spec.server.resources else {}
     container: dict[str, Any] = {
         "name": "server",
         "image": image,
         "imagePullPolicy": settings.image_pull_policy,
         "ports": [{"name": "http", "containerPort": spec.server.port, "protocol": "TCP"}],
-        "resources": {"requests": _DEFAULT_REQUESTS, **resources},
+        "resources": _resources(spec),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "startupProbe": {**probe, "periodSeconds": 1, "failureThreshold": 600, "timeoutSeconds": 2},
         "readinessProbe": {**probe, "periodSeconds": 2, "failureThreshold": 2, "timeoutSeconds": 2},
@@ -119,13 +119,22 @@ def _server(name: str, revision: str, spec: Spec, image: str, settings: Settings
     return container
 
 
+def _resources(spec: Spec) -> dict[str, Any]:
+    """Answer the server's resources. A resource with a limit and no request is requested to its limit, as in any pod."""
+    asked = spec.server.resources.model_dump(exclude_none=True) if spec.server.resources else {}
+    limited = asked.get("limits", {})
+    defaults = {name: amount for name, amount in _DEFAULT_REQUESTS.items() if name not in limited}
+    as_limited = {name: limited[name] for name in _DEFAULT_REQUESTS if name in limited}
+    return {**asked, "requests": {**defaults, **as_limited, **asked.get("requests", {})}}
+
+
 def _probe(spec: Spec) -> dict[str, Any]:
     defaults = {Protocol.V2: "/v2/health/ready", Protocol.OPENAI: "/health", Protocol.HTTP: None}
     path = spec.server.readiness_path or defaults[spec.server.protocol]
     return {"httpGet": {"path": path, "port": "http"}} if path else {"tcpSocket": {"port": "http"}}
 
 
-def _overlay(pod: dict[str, Any], spec: Spec) -> dict[str, Any]:
+def _overlay(pod: dict[str, Any], spec: Spec, settings: Settings) -> dict[str, Any]:
     """Merge `server.podTemplate` over the pod. Lists of the container and of volumes are added to; other fields replace."""
     template = spec.server.pod_template
     if template is None:
@@ -134,8 +143,11 @@ def _overlay(pod: dict[str, Any], spec: Spec) -> dict[str, Any]:
     pod["metadata"]["labels"] = {**((metadata and metadata.labels) or {}), **pod["metadata"]["labels"]}
     if metadata and metadata.annotations:
         pod["metadata"]["annotations"] = dict(metadata.annotations)
+    grace = over.termination_grace_period_seconds
     fields = over.model_dump(by_alias=True, exclude_none=True, exclude={"containers", "volumes", "image_pull_secrets"})
     pod["spec"] |= fields
+    if grace is not None:  # the time to finish requests begins when the routers have noticed
+        pod["spec"]["terminationGracePeriodSeconds"] = grace + settings.dns_stale_seconds
     pod["spec"]["volumes"] += over.volumes or []
     secrets = [*pod["spec"].get("imagePullSecrets", []), *(over.image_pull_secrets or [])]
     if secrets:
