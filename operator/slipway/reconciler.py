@@ -73,10 +73,12 @@ class Reconciler:
         model = read(obj)
 
         world = self._observe(model)
-        state = rollout.decide(rollout.load(model.status), world)
+        before = rollout.load(model.status)
+        state = rollout.decide(before, world)
         hindrance = await self._apply(model, state, world)
         world = self._observe(model)
-        if await self._write_status(model, state, world, hindrance):
+        told = await self._write_status(model, state, world, hindrance)
+        if told and (state.weights, state.active) != (before.weights, before.active):
             self._queue.add(router_key(namespace), after=0.02)
         await self._delete_unwanted(model, state)
 
@@ -151,7 +153,8 @@ class Reconciler:
             delay = min(delay or HINDRANCE_RETRY_SECONDS, HINDRANCE_RETRY_SECONDS)
         if delay is not None:
             self._queue.add(key, after=delay)
-        if state.candidate is not None or state.draining or world.routes.live is None:
+        awaited = state.candidate is not None and world.seen(state.candidate.revision).ready
+        if awaited or state.draining or world.routes.live is None:
             self._meter.expect(model.namespace)
 
     def _stored(self, model: Model) -> children.Stored:

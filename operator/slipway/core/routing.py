@@ -5,7 +5,7 @@ The state is kept, as JSON, beside the router's files in one ConfigMap: Kubernet
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from slipway.core.observation import RouterSeen, RoutesSeen, Symptom
@@ -48,10 +48,8 @@ class RouterState:
 
     def dump(self) -> str:
         """Answer the state as JSON."""
-        return json.dumps(
-            {"version": self.version, "routes": {name: asdict(route) for name, route in sorted(self.routes.items())}},
-            separators=(",", ":"),
-        )
+        routes = {name: {"wanted": vars(route.wanted), "version": route.version} for name, route in sorted(self.routes.items())}
+        return json.dumps({"version": self.version, "routes": routes}, separators=(",", ":"))
 
 
 def _load_wanted(data: dict[str, Any]) -> Wanted:

@@ -9,6 +9,8 @@ from slipway.manifests.labels import APPLIED
 
 # The API server identifies the entries of these lists by a key, and others may add entries of their own.
 _KEYS = ("name", "containerPort", "port", "uid", "mountPath", "topologyKey", "type")
+# It replaces these maps whole, for an entry more changes what they mean: a Service would select nothing.
+_WHOLE = ("selector", "matchLabels", "nodeSelector")
 
 
 def mark(obj: dict[str, Any]) -> dict[str, Any]:
@@ -21,15 +23,18 @@ def mark(obj: dict[str, Any]) -> dict[str, Any]:
 def covers(stored: Any, wanted: Any) -> bool:
     """Tell whether `stored` holds all that is `wanted`: defaults that the server or others add do not count."""
     if isinstance(wanted, dict):
-        return isinstance(stored, dict) and all(
-            (key in stored and covers(stored[key], value)) or (key not in stored and value in ({}, [], None))
-            for key, value in wanted.items()
-        )
+        return isinstance(stored, dict) and all(_covers_field(stored, key, value) for key, value in wanted.items())
     if isinstance(wanted, list):
         return isinstance(stored, list) and _covers_list(stored, wanted)
     if isinstance(stored, bool) or isinstance(wanted, bool):
         return stored is wanted  # in Python 1 == True
     return stored == wanted or _same_quantity(stored, wanted)
+
+
+def _covers_field(stored: dict[str, Any], key: str, wanted: Any) -> bool:
+    if key not in stored:
+        return wanted in ({}, [], None)
+    return covers(stored[key], wanted) and (key not in _WHOLE or len(stored[key]) == len(wanted))
 
 
 def _covers_list(stored: list[Any], wanted: list[Any]) -> bool:

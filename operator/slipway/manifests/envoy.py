@@ -5,6 +5,7 @@ a revision that every router already sees.
 """
 
 import json
+from functools import lru_cache
 from typing import Any
 
 from slipway.core.routing import Route, RouterState, service_names
@@ -35,7 +36,7 @@ def build_clusters(state: RouterState, namespace: str, settings: Settings) -> st
     """Answer the clusters file: one cluster a revision, its endpoints from its headless Service's DNS name."""
     clusters = sorted(state.clusters.items())
     return _resources(
-        state.version, [_cluster(revision, port, namespace, settings.cluster_domain) for revision, port in clusters]
+        state.version, [_cluster_json(revision, port, namespace, settings.cluster_domain) for revision, port in clusters]
     )
 
 
@@ -43,7 +44,12 @@ def build_routes(state: RouterState, namespace: str, settings: Settings) -> str:
     """Answer the routes file: one virtual host a ModelDeployment."""
     hosts = [_virtual_host(name, route, namespace, settings.cluster_domain) for name, route in sorted(state.routes.items())]
     configuration = {"@type": f"{_TYPE}.config.route.v3.RouteConfiguration", "name": ROUTES, "virtual_hosts": hosts}
-    return _resources(state.version, [configuration])
+    return _resources(state.version, [_json(configuration)])
+
+
+@lru_cache(maxsize=4096)  # most of what a namespace's routers are told does not change from one time to the next
+def _cluster_json(revision: str, port: int, namespace: str, domain: str) -> str:
+    return _json(_cluster(revision, port, namespace, domain))
 
 
 def _cluster(revision: str, port: int, namespace: str, domain: str) -> dict[str, Any]:
@@ -260,8 +266,8 @@ def _file(name: str) -> dict[str, Any]:
     return {"path_config_source": source, "resource_api_version": "V3"}
 
 
-def _resources(version: int, resources: list[dict[str, Any]]) -> str:
-    return _json({"version_info": str(version), "resources": resources})
+def _resources(version: int, resources: list[str]) -> str:
+    return f'{{"version_info":"{version}","resources":[{",".join(resources)}]}}'
 
 
 def _json(data: dict[str, Any]) -> str:
