@@ -62,6 +62,10 @@ class RoutesSeen:
         """Answer how many endpoints of the revision every router sees: the least over all routers, 0 without routers."""
         return min((router.healthy.get(revision, 0) for router in self._counting), default=0)
 
+    def reached(self, revision: str) -> bool:
+        """Tell whether every ready router has an endpoint of the revision; what a silent one has is not known."""
+        return all(router.healthy.get(revision, 0) for router in self.routers if router.ready and router.answered)
+
     def idle(self, revision: str) -> bool:
         """Tell whether no router has a request in flight to the revision."""
         return all(router.answered and not router.late and not router.active.get(revision, 0) for router in self._counting)

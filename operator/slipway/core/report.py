@@ -47,6 +47,9 @@ def available(subject: Subject, state: State, world: World) -> Verdict:
         symptom = world.seen(down[0]).symptom
         why = f": {symptom.message}" if symptom else ""
         return False, symptom.reason if symptom else "NoReadyPod", f"{down[0]} has no ready pod{why}"
+    unreached = [name for name in serving if not world.routes.reached(name)]
+    if unreached:
+        return False, "WaitingForRouters", f"the routers do not see a ready pod of {unreached[0]} yet"
     return True, "Serving", f"{_list(serving)} answers requests"
 
 

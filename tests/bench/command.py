@@ -1,0 +1,60 @@
+"""tests/bench/run: figures of Slipway on this machine, beside their goals and what others need."""
+
+import argparse
+import asyncio
+
+import uvloop
+from tests.bench import control, latency, router
+from tests.bench.table import Table, say
+
+DESCRIPTION = """\
+Measure Slipway on this machine, on clusters of its own (hack/cluster, provider local), and print Markdown tables.
+
+  control   1,000 ModelDeployments on fake nodes: time, CPU, memory, requests, restarts. Needs no root.
+  router    latency and CPU that the router adds to a request. Needs root.
+  latency   apply to the first good answer, and a weight written to the weight live. Needs root.
+
+Figures are not asserted: the exit status is 0 whatever they are.
+"""
+
+
+async def _run(options: argparse.Namespace) -> list[Table]:
+    tables: list[Table] = []
+    for name in ("control", "router", "latency") if options.what == "all" else (options.what,):
+        say(f"benchmark {name}")
+        if name == "control":
+            tables.append(await control.run(options.models, options.namespaces, options.steady_seconds, options.controller_qps))
+        elif name == "router":
+            tables.append(await router.run(options.seconds, options.rounds))
+        else:
+            tables.append(await latency.run(options.applies, options.switches))
+    return tables
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(
+        prog="tests/bench/run", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="?", choices=("control", "router", "latency", "all"), default="all")
+    parser.add_argument("--models", type=int, default=1000, help="ModelDeployments of control (default: %(default)s)")
+    parser.add_argument("--namespaces", type=int, default=20, help="namespaces of control (default: %(default)s)")
+    parser.add_argument("--steady-seconds", type=int, default=120, help="of control (default: %(default)s)")
+    parser.add_argument(
+        "--controller-qps",
+        type=int,
+        default=75,
+        help="requests a second of control's kube-controller-manager: at 75 the floor is 50 s, the peers' (default: %(default)s)",
+    )
+    parser.add_argument("--seconds", type=float, default=5, help="of each load of router (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="loads each way of router (default: %(default)s)")
+    parser.add_argument("--applies", type=int, default=5, help="of latency (default: %(default)s)")
+    parser.add_argument("--switches", type=int, default=20, help="of version, of latency (default: %(default)s)")
+    options = parser.parse_args()
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    for table in asyncio.run(_run(options)):
+        print(f"\n{table.markdown()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The figures: what was measured beside its goal and what others need, as a Markdown table."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+
+_started = time.monotonic()
+
+
+def say(message: str) -> None:
+    """Print one line of progress with the time since the start."""
+    print(f"[{time.monotonic() - _started:6.1f}s] {message}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure, in words."""
+
+    what: str
+    measured: str
+    goal: str = ""
+    peers: str = ""
+
+
+@dataclass
+class Table:
+    """The figures of one benchmark, with what a reader must know of how they were made."""
+
+    title: str
+    notes: list[str] = field(default_factory=list[str])
+    rows: list[Row] = field(default_factory=list[Row])
+
+    def add(self, what: str, measured: str, goal: str = "", peers: str = "") -> None:
+        """Take a figure, and say it at once: what was measured survives a later failure."""
+        self.rows.append(Row(what, measured, goal, peers))
+        say(f"  {what}: {measured}" + (f" (goal {goal})" if goal else ""))
+
+    def markdown(self) -> str:
+        """Answer the table."""
+        cells = [("figure", "measured", "goal", "peer or floor"), *((r.what, r.measured, r.goal, r.peers) for r in self.rows)]
+        widths = [max(len(row[column]) for row in cells) for column in range(4)]
+        lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
+        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+        return "\n".join([f"### {self.title}", "", *lines, "", *self.notes])
+
+
+def median(values: list[float]) -> float:
+    """Answer the middle value: the upper one of two."""
+    return sorted(values)[len(values) // 2]
+
+
+def spread(values: list[float], unit: str = "s", scale: float = 1.0) -> str:
+    """Answer the median with the extremes."""
+    low, middle, high = (f"{value * scale:.3g}" for value in (min(values), median(values), max(values)))
+    return f"{middle} {unit} ({low} to {high}, n={len(values)})"

@@ -1,0 +1,73 @@
+"""The operator under test: installed by helm, its leader, its restarts."""
+
+import json
+from typing import Any
+
+from tests.e2e.cluster import Cluster, Namespace
+from tests.e2e.waiting import await_, is_ready
+from tests.integration.commands import ROOT, must, tool
+
+NAMESPACE = "slipway-system"
+RELEASE = "slipway"
+LEASE = "slipway-operator"
+_PODS = "app.kubernetes.io/component=operator"
+
+
+class Operator:
+    """Slipway in the cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.namespace = Namespace(cluster, NAMESPACE)
+
+    def install(self) -> None:
+        """Install the chart, or upgrade what is there."""
+        values: dict[str, Any] = {
+            "images": {name: {"ref": reference} for name, reference in self.cluster.images.items()},
+            "dnsStaleSeconds": 6,
+            "replicas": 2,
+            "logFormat": "text",
+        }
+        must(
+            tool("helm"), "--kubeconfig", self.cluster.kubeconfig, "upgrade", "--install", RELEASE,
+            ROOT / "charts" / "slipway", "--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "3m",
+            "--values", "-", stdin=json.dumps(values),
+        )  # fmt: skip
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Answer its pods."""
+        return self.namespace.all("pods", _PODS)
+
+    def names(self) -> set[str]:
+        """Answer the names of its pods."""
+        return {pod["metadata"]["name"] for pod in self.pods()}
+
+    def scale(self, replicas: int) -> None:
+        """Set the number of its pods, and wait until they are there, or gone."""
+        self.cluster.kubectl("-n", NAMESPACE, "scale", f"deployment/{RELEASE}", f"--replicas={replicas}")
+        await_(lambda: [is_ready(pod) for pod in self.pods()] == [True] * replicas, f"{replicas} operator pods are ready")
+
+    @property
+    def leader(self) -> str:
+        """Answer the pod that holds the Lease; none while nobody does."""
+        lease = self.namespace.find("leases", LEASE)
+        return lease["spec"].get("holderIdentity", "") if lease else ""
+
+    def await_leader(self, other_than: str = "", timeout: float = 60.0) -> str:
+        """Wait until a ready pod other than that one leads, and answer it."""
+
+        def found() -> str:
+            ready = {pod["metadata"]["name"] for pod in self.pods() if is_ready(pod)}
+            return self.leader if self.leader in ready - {other_than} else ""
+
+        return await_(found, "an operator leads", timeout)
+
+    def restart(self) -> None:
+        """Delete the leader, and wait until another leads and has looked at everything."""
+        leader = self.await_leader()
+        self.namespace.delete("pods", leader)
+        self.await_leader(other_than=leader)
+
+    def logs(self) -> str:
+        """Answer the end of what its pods logged."""
+        return self.cluster.try_kubectl("-n", NAMESPACE, "logs", "-l", _PODS, "--prefix", "--tail=60")

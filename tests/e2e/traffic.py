@@ -1,0 +1,130 @@
+"""Callers of a model, in pods of the cluster: a load that counts every failure, and one that asks once."""
+
+import functools
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from tests.e2e.waiting import await_, is_ready
+
+if TYPE_CHECKING:
+    from tests.e2e.cluster import Namespace
+
+HERE = Path(__file__).parent
+SCRIPTS = "scripts"
+# What each load counted, for the summary at the end of the run.
+REPORTS: list[tuple[str, "Report"]] = []
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a load counted."""
+
+    requests: int
+    failed: int
+    failures: dict[str, int]
+    answers: dict[str, int]
+    first_seen: dict[str, float]
+    last_begun: dict[str, float]
+    failed_at: list[list[Any]]
+    turns: list[list[str]]
+    seconds: float
+    per_second: float
+    p50_ms: float | None
+    p99_ms: float | None
+    max_ms: float | None
+
+
+def pod(namespace: "Namespace", name: str, command: list[str]) -> dict[str, Any]:
+    """Answer a pod of the server's image that runs a script; it runs on the first node, so that others may be drained."""
+    security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
+    container = {
+        "name": "caller",
+        "image": namespace.cluster.images["server"],
+        "command": ["python3", *command],
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
+        "securityContext": security,
+        "readinessProbe": {"tcpSocket": {"port": 9000}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "scripts", "mountPath": "/scripts"}],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"role": "caller"}},
+        "spec": {
+            "nodeSelector": {"kubernetes.io/hostname": namespace.cluster.nodes[0]},
+            "terminationGracePeriodSeconds": 1,
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [container],
+            "volumes": [{"name": "scripts", "configMap": {"name": SCRIPTS}}],
+        },
+    }
+
+
+def start(namespace: "Namespace", name: str, command: list[str]) -> None:
+    """Start a pod that runs one of the scripts, and wait until it is ready."""
+    files = {script: (HERE / script).read_text() for script in ("load.py", "ask.py", "answers.py")}
+    namespace.apply("configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": SCRIPTS}, "data": files})
+    namespace.apply("pods", pod(namespace, name, command))
+    await_(lambda: is_ready(namespace.get("pods", name)), f"pod {name} is ready")
+
+
+class Load:
+    """A load under way. Used as a context, it ends with it; what it counted is then in `report`."""
+
+    def __init__(self, namespace: "Namespace", url: str, body: str, connections: int, rate: int) -> None:
+        self.namespace, self.url = namespace, url
+        self.name = f"load-{len(REPORTS)}"
+        self.command = ["/scripts/load.py", "--url", url, "--body", body]
+        self.command += ["--connections", str(connections), "--rate", str(rate)]
+
+    def __enter__(self) -> Self:
+        start(self.namespace, self.name, self.command)
+        self.reach(200)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.report = self._ask("stop")
+        REPORTS.append((self.namespace.name, self.report))
+
+    def now(self) -> Report:
+        """Answer what it has counted so far."""
+        return self._ask("report")
+
+    def reach(self, requests: int, timeout: float = 180.0) -> None:
+        """Wait until it has sent so many requests."""
+        await_(lambda: self.now().requests >= requests, f"{requests} requests sent to {self.url}", timeout)
+
+    def _ask(self, verb: str) -> Report:
+        answer = self.namespace.client.get(self.namespace.path("pods", f"{self.name}:9000/proxy/{verb}"))
+        return Report(**answer)
+
+
+def assert_none_failed(loads: Load | Iterable[Load], at_least: int = 10_000) -> None:
+    """Assert that every request got a good answer, and that there were enough of them."""
+    for load in [loads] if isinstance(loads, Load) else loads:
+        report = load.report
+        assert report.failed == 0, f"{report.failed} of {report.requests} failed: {report.failures}, when: {report.failed_at}"
+        assert report.requests >= at_least
+
+
+class Caller:
+    """A pod that sends single requests."""
+
+    def __init__(self, namespace: "Namespace") -> None:
+        self.namespace = namespace
+
+    @functools.cached_property
+    def _pod(self) -> str:
+        start(self.namespace, "caller", ["-m", "http.server", "9000", "--directory", "/scripts"])
+        return "caller"
+
+    def ask(self, url: str, body: str | None = None, method: str | None = None) -> dict[str, Any]:
+        """Send one request, and answer its status, headers and body."""
+        words = ["--method", method or ("POST" if body else "GET"), *(["--body", body] if body else []), url]
+        said = self.namespace.kubectl("exec", self._pod, "--", "python3", "/scripts/ask.py", *words)
+        return json.loads(said)
