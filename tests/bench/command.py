@@ -44,7 +44,7 @@ def main() -> None:
         "--controller-qps",
         type=int,
         default=75,
-        help="requests a second of control's kube-controller-manager: at 75 the floor is 50 s, the peers' (default: %(default)s)",
+        help="requests a second that control's kube-controller-manager may send: 20 as released (default: %(default)s)",
     )
     parser.add_argument("--seconds", type=float, default=5, help="of each load of router (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="loads each way of router (default: %(default)s)")

@@ -124,7 +124,7 @@ async def _steady(table: Table, bench: Bench, replica: operators.Replica) -> Non
     cpu = (cpu_seconds(replica.process.pid) - before) / bench.steady_seconds
     what = f"steady, {bench.steady_seconds} s with a sweep every {_SWEEP_SECONDS} s"
     table.add(f"{what}: writes but the Lease; events", f"{counts.writes()}; {counts.events()}", "0; 0", "0, 0")
-    table.add(f"{what}: reads", str(counts.reads()), "pages of lists, watches renewed")
+    table.add(f"{what}: reads", str(counts.reads()))
     table.add(f"{what}: operator CPU, reconciles", f"{cpu:.1%} of a core, {ended - begun}")
     table.add(f"{what}: operator peak memory", f"{peak_megabytes(replica.process.pid):.0f} MB", "150 MB", "164 MB, 171 MB")
     table.notes.append(f"Reads of the steady state: {counts.by_request()}.")
