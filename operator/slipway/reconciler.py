@@ -153,8 +153,9 @@ class Reconciler:
             delay = min(delay or HINDRANCE_RETRY_SECONDS, HINDRANCE_RETRY_SECONDS)
         if delay is not None:
             self._queue.add(key, after=delay)
-        awaited = state.candidate is not None and world.seen(state.candidate.revision).ready
-        if awaited or state.draining or world.routes.live is None:
+        watched = {*world.routes.written, *([state.candidate.revision] if state.candidate is not None else [])}
+        awaited = any(world.routes.healthy(revision) < world.seen(revision).ready for revision in watched)
+        if awaited or state.weight or state.draining or world.routes.live is None:
             self._meter.expect(model.namespace)
 
     def _stored(self, model: Model) -> children.Stored:

@@ -71,7 +71,6 @@ def test_a_deleted_deployment_of_a_revision_comes_back(namespace: Namespace) -> 
         back_at = churn.await_ready()
         assert not old & {pod["metadata"]["name"] for pod in churn.pods() if is_ready(pod)}
         load.reach(load.now().requests + 1_000)
-    print("MARGIN", back_at - load.report.failed_at[-1][0])
     assert all(when < back_at for when, _ in load.report.failed_at[-1:])
     assert set(load.report.failures) == {'503 {"error":"no healthy upstream"}'}
 
