@@ -1,7 +1,6 @@
 """kopf wiring: every event only enqueues a key."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Collection
 from typing import Any, cast
 
@@ -9,9 +8,6 @@ import kopf
 
 from slipway.api import GROUP, PLURAL, VERSION
 from slipway.kube.store import Store
-
-log = logging.getLogger(__name__)
-
 
 Notify = Callable[[dict[str, Any]], None]
 

@@ -45,14 +45,8 @@ class Reconciler:
         settings: Settings,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
-        self._api, self._store, self._meter, self._queue, self._settings, self._now = (
-            api,
-            store,
-            meter,
-            queue,
-            settings,
-            now,
-        )
+        self._api, self._store, self._meter = api, store, meter
+        self._queue, self._settings, self._now = queue, settings, now
         self._converger = Converger(api, store)
         self._figures_due: dict[Key, datetime] = {}
         self.routers = Routers(api, store, self._converger, meter, queue, settings, now)
@@ -65,6 +59,7 @@ class Reconciler:
             return
         obj = self._store.get(MODEL_DEPLOYMENT, namespace, name)
         if obj is None or obj["metadata"].get("deletionTimestamp"):
+            self._figures_due.pop(key, None)
             self._queue.add(router_key(namespace))
             return  # its children carry an owner reference: the garbage collector deletes them
         if not self._meter.fresh(namespace):

@@ -168,6 +168,13 @@ def test_drain_starts_once_weight_0_is_live_in_every_router() -> None:
     assert decide(waiting, world(B, {"m-b": 100}, a=1, b=1)).draining == (draining(A, 0),)
 
 
+def test_an_invalid_spec_has_no_deadline() -> None:
+    seen = replace(world(None, {"m-a": 100}, a=1, b=0), deadline_seconds=float("inf"))
+    assert decide(TRYING_B, seen) == TRYING_B
+    assert wake_after(TRYING_B, seen) is None
+    assert wake_after(replace(TRYING_B, draining=(draining(C, 1),)), seen) == pytest.approx(2)
+
+
 def test_failure_names_the_symptom() -> None:
     seen = world(B, {"m-a": 100}, a=1)
     seen = replace(seen, revisions={**seen.revisions, "m-b": RevisionSeen(1, 0, Symptom("DigestMismatch", "differs"))})

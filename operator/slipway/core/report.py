@@ -37,7 +37,7 @@ def spec_valid(subject: Subject, state: State, world: World) -> Verdict:
 
 def available(subject: Subject, state: State, world: World) -> Verdict:
     """Whether callers get answers now, from whatever revision."""
-    serving = [name for name, weight in (world.routes.live or world.routes.written).items() if weight]
+    serving = [name for name, weight in world.routes.written.items() if weight]
     if not serving:
         return False, "NothingServes", "no revision is ready yet"
     if not world.routes.ready:

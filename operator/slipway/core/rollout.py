@@ -8,9 +8,10 @@ where it does not apply. What never breaks, whatever the rules do (tests/unit/te
 3. without a target (the spec is invalid) nothing changes roles.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from slipway.api.status import Draining, HistoryEntry, RevisionStatus, RolloutStatus, Status
 from slipway.core.clock import stamp, to_datetime
@@ -36,6 +37,10 @@ class World:
     deadline_seconds: float
     timeout_seconds: float
     now: datetime
+
+    def since(self, moment: str) -> float:
+        """Answer how many seconds ago a moment that status remembers was."""
+        return (self.now - to_datetime(moment)).total_seconds()
 
     def seen(self, revision: str) -> RevisionSeen:
         """Answer what is seen of a revision's pods; of one without a Deployment, none."""
@@ -163,7 +168,7 @@ def fail(state: State, world: World) -> State | None:
     """The candidate got no weight by its deadline: it is withdrawn where something else serves."""
     if state.stable is None or state.candidate is None or state.weight or state.rollout is None:
         return None
-    if world.now < to_datetime(state.rollout.since) + timedelta(seconds=world.deadline_seconds):
+    if world.since(state.rollout.since) < world.deadline_seconds:
         return None
     symptom = world.seen(state.candidate.revision).symptom
     reason = symptom.reason if symptom else "ProgressDeadlineExceeded"
@@ -212,7 +217,7 @@ def _drained(entry: Draining, world: World) -> Draining | None:
     if entry.since is None:
         unreachable = world.routes.settled and entry.revision not in world.routes.written
         return entry.model_copy(update={"since": stamp(world.now)}) if unreachable else entry
-    waited = (world.now - to_datetime(entry.since)).total_seconds()
+    waited = world.since(entry.since)
     idle = waited >= IDLE_SECONDS and world.routes.idle(entry.revision)
     return None if idle or waited >= world.timeout_seconds + DRAIN_MARGIN_SECONDS else entry
 
@@ -244,8 +249,7 @@ def wake_after(state: State, world: World) -> float | None:
     """Answer in how many seconds time alone may change the decision, None where only events can."""
     waits: list[float] = []
     if state.candidate is not None and state.rollout is not None and state.stable is not None:
-        deadline = to_datetime(state.rollout.since) + timedelta(seconds=world.deadline_seconds)
-        waits.append((deadline - world.now).total_seconds())
-    left = [entry.since for entry in state.draining if entry.since is not None]
-    waits += [IDLE_SECONDS - (world.now - to_datetime(since)).total_seconds() for since in left]
-    return max(min(waits), 0.5) if waits else None
+        waits.append(world.deadline_seconds - world.since(state.rollout.since))
+    waits += [IDLE_SECONDS - world.since(entry.since) for entry in state.draining if entry.since is not None]
+    soonest = min(waits, default=math.inf)
+    return max(soonest, 0.5) if math.isfinite(soonest) else None

@@ -9,6 +9,7 @@ from slipway.kube.api import Api, ApiError
 from slipway.kube.diff import covers, mark
 from slipway.kube.kinds import kind_of
 from slipway.kube.store import Store
+from slipway.manifests.labels import MANAGED_BY
 
 Object = dict[str, Any]
 # What hinders us is not watched (a foreign object has not our label, a quota is not ours): it is looked at again after this long.
@@ -106,8 +107,7 @@ def _controller(obj: Object) -> str | None:
 
 def _same_owner(stored: Object, wanted: Object) -> bool:
     """Tell whether the stored object is the one that we would make: same controller, and Slipway's label."""
-    label = "app.kubernetes.io/managed-by"
     labels = stored["metadata"].get("labels") or {}
     return _controller(stored) == _controller(wanted) and (
-        _controller(wanted) is not None or labels.get(label) == wanted["metadata"]["labels"][label]
+        _controller(wanted) is not None or labels.get(MANAGED_BY) == wanted["metadata"]["labels"][MANAGED_BY]
     )

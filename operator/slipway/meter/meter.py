@@ -79,7 +79,8 @@ class Meter:
                         self._under_way[namespace] = task
                         task.add_done_callback(lambda _, namespace=namespace: self._under_way.pop(namespace))
                 for gone in self._seen.keys() - pods.keys():
-                    del self._seen[gone]
+                    for pod in self._seen.pop(gone):
+                        self._answered_at.pop((gone, pod), None)
                     self._due.pop(gone, None)
                 self._wake.clear()
                 try:
@@ -94,6 +95,8 @@ class Meter:
         before = self._seen.get(namespace, {})
         after = {answer.pod: self._believed(namespace, before.get(answer.pod), answer, now) for answer in answers}
         self._seen[namespace] = after
+        for gone in before.keys() - after.keys():
+            self._answered_at.pop((namespace, gone), None)
         awaiting = self._awaiting.get(namespace, 0.0) > now
         self._due[namespace] = now + (AWAITING_SECONDS if awaiting else STEADY_SECONDS)
         if _still(before) != _still(after):
