@@ -20,19 +20,19 @@ IMAGE_PLATFORM = {"amd64": "x86_64-manylinux_2_36", "arm64": "aarch64-manylinux_
 COMPLETE = ".complete"
 
 
-def venv() -> Path:
-    """Return the environment with hack/requirements.txt in it.
+def venv(requirements: Path = REQUIREMENTS) -> Path:
+    """Return the environment with a requirement file in it: hack/requirements.txt unless another is named.
 
     An environment holds its own path, so it is made in its place; a file says that it is whole.
     """
-    folder = cache_folder() / "venv" / content_key([REQUIREMENTS, sys.version])
+    folder = cache_folder() / "venv" / content_key([requirements, sys.version])
     if not (folder / COMPLETE).exists():
         with lock(cache_folder() / "locks" / "venv"):
             if not (folder / COMPLETE).exists():
                 shutil.rmtree(folder, ignore_errors=True)
-                with step("creating the Python environment"):
+                with step(f"creating the Python environment of {requirements.parent.name}/{requirements.name}"):
                     create_venv(folder)
-                    _uv(["pip", "install", "--python", folder / "bin" / "python", "-r", REQUIREMENTS])
+                    _uv(["pip", "install", "--python", folder / "bin" / "python", "-r", requirements])
                 (folder / COMPLETE).touch()
     return folder
 
