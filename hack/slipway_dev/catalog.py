@@ -47,6 +47,7 @@ def _github(repository: str, file: str, checksums: str, member: str = "") -> Rel
 
 
 _ETCD_FOLDER = "etcd-{version}-linux-{arch}"
+_VERSITYGW_FOLDER = "versitygw_{version}_Linux_{machine}"
 
 TOOLS = {
     tool.name: tool
@@ -110,6 +111,33 @@ TOOLS = {
             "sigs.k8s.io/kind",
             release=_github("kubernetes-sigs/kind", "kind-linux-{arch}", "kind-linux-{arch}.sha256sum"),
         ),
+        Tool(
+            "registry",
+            "distribution",
+            "github.com/distribution/distribution/v3/cmd/registry",
+            "github.com/distribution/distribution/v3",
+            ("github.com/distribution/distribution/v3/version.version={version}",),
+            _github(
+                "distribution/distribution",
+                "registry_{number}_linux_{arch}.tar.gz",
+                "registry_{number}_linux_{arch}.tar.gz.sha256",
+                "registry",
+            ),
+        ),
+        Tool(
+            "versitygw",
+            "versitygw",
+            "github.com/versity/versitygw/cmd/versitygw",
+            "github.com/versity/versitygw",
+            ("main.Version={version}",),
+            _github(
+                "versity/versitygw",
+                f"{_VERSITYGW_FOLDER}.tar.gz",
+                "checksums.txt",
+                f"{_VERSITYGW_FOLDER}/versitygw",
+            ),
+        ),
+        Tool("h2spec", "h2spec", "github.com/summerwind/h2spec/cmd/h2spec"),
         Tool("pause", "pause", "."),
     )
 }
@@ -140,9 +168,10 @@ def go_mod_of(tool: Tool) -> str:
 
 
 def fill(template: str, tool: Tool, arch: str) -> str:
-    """Fill {version} v1.2.3, {number} 1.2.3, {major}, {minor} and {arch} into a template of the catalog."""
+    """Fill {version} v1.2.3, {number} 1.2.3, {major}, {minor}, {arch} amd64 and {machine} x86_64 into a catalog's template."""
     if not tool.version_of:
         return template
     version = version_in(go_mod_of(tool), tool.version_of)
     major, minor, *_ = version[1:].split(".")
-    return template.format(version=version, number=version[1:], major=major, minor=minor, arch=arch)
+    machine = "x86_64" if arch == "amd64" else arch
+    return template.format(version=version, number=version[1:], major=major, minor=minor, arch=arch, machine=machine)
