@@ -1,30 +1,30 @@
-"""The ASGI application: routes, limits and status codes. Bytes are protocol/'s business, runs are the engine's."""
+"""The application: routes, limits and status codes. Bytes are protocol/'s business, runs are the engine's."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
 from slipway_server import __version__, logs
-from slipway_server.engine import Engine
+from slipway_server.dialects import REST, Call, Dialect, Ready
+from slipway_server.dialects.rest import JSON, RepositoryIndex, V1Explain, V1Predict, V2Explain, V2Infer
+from slipway_server.exchange import Answer, Headers, Request, Respond, Work
 from slipway_server.formats import ModelInputError, ModelMemoryError, ModelRunError
-from slipway_server.metrics import CONTENT_TYPE, Metrics
-from slipway_server.protocol.v2 import Codec, error_body
+from slipway_server.metrics import BUFFERED, CONTENT_TYPE, IN_FLIGHT, Metrics
+from slipway_server.protocol import Inference
+from slipway_server.protocol.v2 import error_body, repository_index, server_metadata
 from slipway_server.tensors import RequestError
 
-Headers = list[tuple[bytes, bytes]]
-Message = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
-JSON = b"application/json"
-_ALLOW_READ = ((b"allow", b"GET, HEAD"),)
-_ALLOW_POST = ((b"allow", b"POST"),)
-_RETRY_SOON = ((b"retry-after", b"1"),)
-_CLOSE = ((b"connection", b"close"),)
+_ALLOW_READ: Headers = ((b"allow", b"GET, HEAD"),)
+_ALLOW_POST: Headers = ((b"allow", b"POST"),)
+_ALLOW_BOTH: Headers = ((b"allow", b"GET, HEAD, POST"),)
+_RETRY_SOON: Headers = ((b"retry-after", b"1"),)
+_GRPC = "/inference.GRPCInferenceService/"
+_HTML = b"text/html; charset=utf-8"
+_LOADING = "the model is loading"
 
 
 @dataclass(frozen=True)
@@ -33,168 +33,323 @@ class Limits:
 
     body_bytes: int
     concurrency: int
+    buffered_bytes: int
     request_seconds: float
 
 
-@dataclass(frozen=True)
-class Ready:
-    """A model that is loaded and warmed up."""
+class _Run:
+    """An inference that is being made in a task."""
 
-    codec: Codec
-    engine: Engine
+    __slots__ = ("app", "call", "respond", "task")
 
+    def __init__(self, app: "Application", call: Call, respond: Respond, inference: Inference, ready: Ready) -> None:
+        self.app = app
+        self.call = call
+        self.respond = respond
+        self.task = asyncio.get_running_loop().create_task(self._make(inference, ready))
 
-class _DisconnectedError(Exception):
-    """The caller is gone: nobody to answer."""
+    def cancel(self) -> None:
+        """The caller has left."""
+        self.task.cancel()
+        self.app.abandon(self)
 
-
-@dataclass(frozen=True)
-class _FailureError(Exception):
-    """An answer that is not a success."""
-
-    status: int
-    message: str
-    headers: Iterable[tuple[bytes, bytes]] = ()
+    async def _make(self, inference: Inference, ready: Ready) -> None:
+        call = self.call
+        status = 200
+        try:
+            if call.dialect.explains:
+                result = await ready.engine.explain(inference.feeds, call.timeout_seconds)
+            else:
+                result = await ready.engine.infer(inference.feeds, inference.outputs, call.timeout_seconds)
+            answer = call.dialect.write(ready, call, inference, result)
+        except Exception as error:
+            status, answer = _failed(call, error)
+        self.app.finish(self, status, answer)
 
 
 class Application:
-    """One model over HTTP. Until `ready` is set it is live and not ready."""
+    """One model. Until `ready` is set it is live and not ready."""
 
     def __init__(self, name: str, version: str, revision: str, limits: Limits, metrics: Metrics) -> None:
         self.ready: Ready | None = None
-        self._limits = limits
-        self._metrics = metrics
-        self._common: Headers = [(b"x-slipway-revision", revision.encode())] if revision else []
-        self._server = msgspec.json.encode({"name": "slipway-server", "version": __version__, "extensions": []})
+        self.in_flight = 0
         self._name = name
         self._version = version
-        self._reads: dict[str, Callable[[], tuple[int, bytes, bytes]]] = {
-            "/v2": lambda: (200, self._server, JSON),
-            "/v2/health/live": lambda: (200, b'{"live":true}', JSON),
+        self._limits = limits
+        self._metrics = metrics
+        self._row = metrics.row
+        self._buffered = 0
+        self._openapi: tuple[bytes, bytes] | None = None
+        self._runs: set[_Run] = set()
+        self._common: Headers = ((b"x-slipway-revision", revision.encode()),) if revision else ()
+        self._server = server_metadata(__version__)
+        self._live = Answer(200, b'{"live":true}', JSON, self._common)
+        self._is_ready = Answer(200, b'{"ready":true}', JSON, self._common)
+        self._not_ready = Answer(503, b'{"ready":false}', JSON, self._common)
+        self._reads: dict[str, Callable[[], Answer]] = {
+            "/": lambda: self._ok(b'{"status":"alive"}'),  # what KServe's V1 client asks for liveness
+            "/v2": lambda: self._ok(self._server),
+            "/v2/health/live": lambda: self._live,
             "/v2/health/ready": self._readiness,
-            "/metrics": lambda: (200, metrics.render(), CONTENT_TYPE),
+            "/v2/repository/index": self._index,
+            "/v1/models": lambda: self._ok(msgspec.json.encode({"models": [name]})),
+            f"/v1/models/{name}": self._v1_state,
+            "/metrics": lambda: self._ok(metrics.table.render(), CONTENT_TYPE),
+            "/docs": lambda: self._document(1, _HTML),
+            "/openapi.json": lambda: self._document(0, JSON),
         }
-        self._infers: set[str] = set()
+        self._calls: dict[str, Dialect] = {
+            "/v2/repository/index": RepositoryIndex(self._common, name, version),
+            f"/v1/models/{name}:predict": V1Predict(self._common),
+            f"/v1/models/{name}:explain": V1Explain(self._common),
+        }
         for base in (f"/v2/models/{name}", f"/v2/models/{name}/versions/{version}"):
             self._reads[base] = self._metadata
             self._reads[f"{base}/ready"] = self._readiness
-            self._infers.add(f"{base}/infer")
+            self._calls[f"{base}/infer"] = V2Infer(self._common)
+            self._calls[f"{base}/explain"] = V2Explain(self._common)
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answers one request (ASGI 3)."""
-        path: str = scope["path"]
-        method: str = scope["method"]
-        if path in self._infers:
-            if method == "POST":
-                await self._infer(scope, receive, send)
+    # --- what the wire calls ------------------------------------------------------------------------------------------
+
+    def admit(self, request: Request) -> Answer | int:
+        """See exchange.Application."""
+        dialect = self._calls.get(request.path)
+        if dialect is None or request.method != "POST":
+            return self._read(request)
+        limits = self._limits
+        ready = self.ready
+        if ready is None and dialect.needs_model:
+            return self._refused(dialect, 503, _LOADING, "loading", _RETRY_SOON)
+        if self.in_flight >= limits.concurrency:
+            message = f"more than {limits.concurrency} requests at once: try again later"
+            return self._refused(dialect, 429, message, "concurrency", _RETRY_SOON)
+        if dialect.explains and ready and not ready.explains:
+            return self._refused(dialect, 501, f"'{self._name}' does not explain: its format cannot")
+        call = Call(dialect, limits.body_bytes, limits.request_seconds)
+        noted = dialect.noted
+        try:
+            for name, value in request.headers:
+                if name == b"content-length":
+                    call.held = int(value)  # the wire lets only digits through
+                elif name in noted:
+                    dialect.note(call, name, value)
+        except RequestError as error:
+            return self._refused(dialect, error.status, str(error))
+        if call.held > limits.body_bytes:
+            message = f"the body has {call.held} bytes, the limit is {limits.body_bytes}: send fewer rows at once"
+            return self._refused(dialect, 413, message)
+        if self._buffered + call.held > limits.buffered_bytes:
+            return self._refused(dialect, 429, self._too_much(), "buffered", _RETRY_SOON)
+        self._row[BUFFERED] = self._buffered = self._buffered + call.held
+        self._row[IN_FLIGHT] = self.in_flight = self.in_flight + 1
+        call.started = time.perf_counter()
+        request.call = call
+        return limits.body_bytes
+
+    def grow(self, request: Request, size: int) -> Answer | None:
+        """See exchange.Application."""
+        call = _call(request)
+        if self._buffered + size - call.held <= self._limits.buffered_bytes:
+            self._row[BUFFERED] = self._buffered = self._buffered + size - call.held
+            call.held = size
+            return None
+        self._release(call)
+        return self._refused(call.dialect, 429, self._too_much(), "buffered", _RETRY_SOON)
+
+    def answer(self, request: Request, respond: Respond) -> Work | None:
+        """See exchange.Application. A short run is made in place, without a task."""
+        call = _call(request)
+        status = 200
+        try:
+            dialect = call.dialect
+            ready = self.ready
+            inference = dialect.read(ready if dialect.needs_model or self._all_ready() else None, call, request.body)
+            if isinstance(inference, Answer):
+                answer = inference
             else:
-                await self._answer(send, 405, error_body(f"{method} is not allowed here: use POST"), JSON, _ALLOW_POST)
-        elif read := self._reads.get(path):
-            if method in ("GET", "HEAD"):
-                await self._answer(send, *read())
-            else:
-                await self._answer(send, 405, error_body(f"{method} is not allowed here: use GET"), JSON, _ALLOW_READ)
+                assert ready is not None  # noqa: S101 - admitted, and needs_model
+                arrays = None if dialect.explains else ready.engine.run_now(inference.feeds, inference.outputs)
+                if arrays is None:
+                    run = _Run(self, call, respond, inference, ready)
+                    self._runs.add(run)
+                    return run
+                answer = dialect.write(ready, call, inference, arrays)
+        except Exception as error:
+            status, answer = _failed(call, error)
+        self._release(call)
+        self._metrics.observe(call.dialect.protocol, status, time.perf_counter() - call.started)
+        respond(answer)
+        return None
+
+    def too_large(self, request: Request) -> Answer:
+        """See exchange.Application."""
+        call = _call(request)
+        message = f"the body has more than {call.body_bytes} bytes, the limit: send fewer rows at once"
+        return self._broken_off(call, 413, message)
+
+    def too_slow(self, request: Request) -> Answer:
+        """See exchange.Application."""
+        seconds = self._limits.request_seconds
+        return self._broken_off(_call(request), 408, f"the rest of the request did not come within {seconds:g} s")
+
+    def refuse(self, status: int, message: str) -> Answer:
+        """See exchange.Application."""
+        self._metrics.refuse(REST, status, "connections" if status == 503 else "")
+        return Answer(status, error_body(message), JSON, self._common, close=True)
+
+    def leave(self, request: Request) -> None:
+        """See exchange.Application."""
+        self._release(_call(request))
+        self._metrics.abandon()
+
+    # --- runs in tasks ------------------------------------------------------------------------------------------------
+
+    def finish(self, run: _Run, status: int, answer: Answer) -> None:
+        """A run has ended while its caller waits."""
+        self._runs.discard(run)
+        self._release(run.call)
+        self._metrics.observe(run.call.dialect.protocol, status, time.perf_counter() - run.call.started)
+        run.respond(answer)
+
+    def abandon(self, run: _Run) -> None:
+        """A run has lost its caller."""
+        self._runs.discard(run)
+        self._release(run.call)
+        self._metrics.abandon()
+
+    def stop(self) -> None:
+        """The drain's time is over: answers what is still being made."""
+        for run in list(self._runs):
+            run.task.cancel()
+            self.finish(run, 503, run.call.dialect.failure(503, "the server is stopping", _RETRY_SOON, close=True))
+
+    # --- parts --------------------------------------------------------------------------------------------------------
+
+    def _release(self, call: Call) -> None:
+        self._row[BUFFERED] = self._buffered = self._buffered - call.held
+        self._row[IN_FLIGHT] = self.in_flight = self.in_flight - 1
+
+    def _broken_off(self, call: Call, status: int, message: str) -> Answer:
+        self._release(call)
+        self._metrics.observe(call.dialect.protocol, status, time.perf_counter() - call.started)
+        return call.dialect.failure(status, message, close=True)
+
+    def _refused(self, dialect: Dialect, status: int, message: str, reason: str = "", headers: Headers = ()) -> Answer:
+        self._metrics.refuse(dialect.protocol, status, reason)
+        return dialect.failure(status, message, headers)
+
+    def _too_much(self) -> str:
+        return f"the requests being read and answered hold {self._limits.buffered_bytes} bytes, the limit: try again later"
+
+    def _grpc(self, request: Request) -> Answer | int:
+        """The first call of gRPC, or one that is none."""
+        from slipway_server.dialects import grpc
+
+        if request.path not in self._calls:
+            self._calls.update(grpc.calls(self._name, self._version, self._common))
+        if not request.http2 or request.method != "POST":
+            return self._error(400, "gRPC is POST over HTTP/2 (RFC 9113), with prior knowledge")
+        if request.path in self._calls:
+            return self.admit(request)
+        method = request.path[len(_GRPC) :][:100]
+        return self._refused(grpc.ModelInfer(self._common), 501, f"method '{method}' is not one of {grpc.SERVICE}")
+
+    def _read(self, request: Request) -> Answer | int:
+        """What is answered by the head alone."""
+        path, method = request.path, request.method
+        read = self._reads.get(path)
+        if read and method in ("GET", "HEAD"):
+            return read()
+        if path in self._calls:
+            use, allow = ("POST", _ALLOW_POST) if not read else ("GET or POST", _ALLOW_BOTH)
+        elif read:
+            use, allow = "GET", _ALLOW_READ
+        elif path.startswith(_GRPC):
+            return self._grpc(request)
         else:
-            await self._answer(send, 404, error_body(self._unknown(path)), JSON)
+            return self._error(404, self._unknown(path))
+        return self._error(405, f"{method[:32]} is not allowed here: use {use}", allow)
 
-    def _readiness(self) -> tuple[int, bytes, bytes]:
-        return (200, b'{"ready":true}', JSON) if self.ready else (503, b'{"ready":false}', JSON)
+    def _error(self, status: int, message: str, headers: Headers = ()) -> Answer:
+        return Answer(status, error_body(message), JSON, self._common + headers)
 
-    def _metadata(self) -> tuple[int, bytes, bytes]:
-        return (200, self.ready.codec.metadata, JSON) if self.ready else (503, error_body("the model is loading"), JSON)
+    def _ok(self, body: bytes, content_type: bytes = JSON) -> Answer:
+        return Answer(200, body, content_type, self._common)
+
+    def _all_ready(self) -> bool:
+        return self.ready is not None and self._metrics.table.all_ready()
+
+    def _readiness(self) -> Answer:
+        return self._is_ready if self._all_ready() else self._not_ready
+
+    def _metadata(self) -> Answer:
+        return self._ok(self.ready.v2.metadata) if self.ready else self._error(503, _LOADING, _RETRY_SOON)
+
+    def _v1_state(self) -> Answer:
+        return self._ok(msgspec.json.encode({"name": self._name, "ready": self._all_ready()}))
+
+    def _index(self) -> Answer:
+        return self._ok(repository_index(b"", self._name, self._version, self._all_ready()))
+
+    def _documents(self) -> tuple[bytes, bytes] | None:
+        """(OpenAPI document, page) of the model, with what it answers to ones as the example; None until it is loaded."""
+        if self._openapi is None and self.ready is not None:
+            from slipway_server.protocol import openapi
+
+            ready = self.ready
+            signature = ready.signature
+            answers = None
+            with suppress(ModelInputError, ModelRunError):
+                feeds = {spec.name: spec.filled(1) for spec in signature.inputs}
+                answers = ready.engine.run_now(feeds, signature.default_outputs or tuple(spec.name for spec in signature.outputs))
+            document = openapi.document(signature, __version__, ready.limits, ready.explains, answers)
+            self._openapi = document, openapi.page(document)
+        return self._openapi
+
+    def _document(self, which: int, content_type: bytes) -> Answer:
+        documents = self._documents()
+        return self._ok(documents[which], content_type) if documents else self._error(503, _LOADING, _RETRY_SOON)
 
     def _unknown(self, path: str) -> str:
         parts = path.split("/")
+        name = parts[3].partition(":")[0] if parts[1:3] == ["v1", "models"] and len(parts) == 4 else ""
         if parts[1:3] == ["v2", "models"] and len(parts) > 3:
-            if parts[3] != self._name:
-                return f"model '{parts[3][:100]}' is not served here: this is '{self._name}'"
-            if parts[4:5] == ["versions"] and len(parts) > 5 and parts[5] != self._version:
-                return f"version '{parts[5][:100]}' of '{self._name}' is not served here: this is '{self._version}'"
+            name = parts[3]
+        if name and name != self._name:
+            return f"model '{name[:100]}' is not served here: this is '{self._name}'"
+        if parts[4:5] == ["versions"] and len(parts) > 5 and parts[5] != self._version:
+            return f"version '{parts[5][:100]}' of '{self._name}' is not served here: this is '{self._version}'"
         return "no such path: see GET /v2 and /v2/models/" + self._name
 
-    async def _infer(self, scope: Message, receive: Receive, send: Send) -> None:
-        metrics = self._metrics
-        started = time.perf_counter()
-        metrics.in_flight += 1
-        try:
-            status, body, headers = await self._result(scope, receive)
-            await self._answer(send, status, body, JSON, headers)
-            metrics.observe(status, time.perf_counter() - started)
-        except _DisconnectedError:
-            metrics.abandoned += 1
-        finally:
-            metrics.in_flight -= 1
 
-    async def _result(self, scope: Message, receive: Receive) -> tuple[int, bytes, Iterable[tuple[bytes, bytes]]]:
-        """(status, body, further headers) for an inference request, whatever happens."""
-        try:
-            if self.ready is None:
-                raise _FailureError(503, "the model is loading", _RETRY_SOON)
-            if self._metrics.in_flight > self._limits.concurrency:
-                raise _FailureError(429, f"more than {self._limits.concurrency} requests at once: try again later", _RETRY_SOON)
-            self._check_headers(scope["headers"])
-            codec = self.ready.codec
-            request = codec.decode(await self._body(receive))
-            arrays = await self.ready.engine.infer(request.feeds, request.outputs, self._limits.request_seconds)
-            return 200, codec.encode(request, arrays), ()
-        except _FailureError as failure:
-            return failure.status, error_body(failure.message), failure.headers
-        except RequestError as error:
-            return error.status, error_body(str(error)), ()
-        except ModelInputError as error:
-            return 400, error_body(f"the model refuses these values: {error}"), ()
-        except TimeoutError:
-            return 504, error_body(f"the model took longer than {self._limits.request_seconds:g} s"), ()
-        except asyncio.CancelledError:  # the drain's time is over
-            return 503, error_body("the server is stopping"), (*_RETRY_SOON, *_CLOSE)
-        except ModelMemoryError:
+def _call(request: Request) -> Call:
+    assert isinstance(request.call, Call)  # noqa: S101 - the wire asks about admitted requests only
+    return request.call
+
+
+def _failed(call: Call, error: Exception) -> tuple[int, Answer]:
+    """(HTTP's status, answer) for what came of an inference instead of a result."""
+    match error:
+        case RequestError():
+            status, message = error.status, str(error)
+        case ModelInputError():
+            status, message = 400, f"the model refuses these values: {error}"
+        case TimeoutError():
+            status, message = 504, f"the model took longer than {call.timeout_seconds:g} s"
+        case ModelMemoryError():
             logs.error("a run needed more memory than there is")
-            return 500, error_body("the model needed more memory than there is: send less at once"), ()
-        except ModelRunError as error:
+            status, message = 500, "the model needed more memory than there is: send less at once"
+        case ModelRunError():
             logs.error("a run failed")  # not why: the runtime's message may quote the request
-            return 500, error_body(f"the model failed: {error}"), ()
-        except MemoryError:
+            status, message = 500, f"the model failed: {error}"
+        case MemoryError():
             logs.error("out of memory reading or answering a request")
-            return 500, error_body("out of memory: send less at once"), ()
-
-    def _check_headers(self, headers: Headers) -> None:
-        limit = self._limits.body_bytes
-        for name, value in headers:
-            if name == b"content-length":
-                length = int(value)  # the parser lets only digits through
-                if length > limit:
-                    # The rest is read and dropped if it is not much: the caller sees this answer then, not a reset.
-                    raise self._too_large(f"{length} bytes", () if length <= 4 * limit else _CLOSE)
-            elif name == b"content-encoding" and value.lower() != b"identity":
-                raise _FailureError(415, f"content encoding '{value.decode('latin-1')[:32]}' is not served: send plain JSON")
-            elif name == b"inference-header-content-length":
-                raise _FailureError(415, "binary tensors are not served: send JSON data")
-
-    def _too_large(self, size: str, headers: Iterable[tuple[bytes, bytes]]) -> _FailureError:
-        return _FailureError(
-            413, f"the body has {size}, the limit is {self._limits.body_bytes}: send fewer rows at once", headers
-        )
-
-    async def _body(self, receive: Receive) -> bytes | bytearray:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _DisconnectedError
-        body: bytes | bytearray = message["body"]
-        while message["more_body"] and len(body) <= self._limits.body_bytes:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _DisconnectedError
-            if isinstance(body, bytes):
-                body = bytearray(body)
-            body += message["body"]
-        if len(body) > self._limits.body_bytes:
-            raise self._too_large(f"more than {self._limits.body_bytes} bytes", _CLOSE)
-        return body
-
-    async def _answer(
-        self, send: Send, status: int, body: bytes, content_type: bytes, headers: Iterable[tuple[bytes, bytes]] = ()
-    ) -> None:
-        length = str(len(body)).encode()
-        all_headers = [(b"content-type", content_type), (b"content-length", length), *self._common, *headers]
-        await send({"type": "http.response.start", "status": status, "headers": all_headers})
-        await send({"type": "http.response.body", "body": body})
+            status, message = 500, "out of memory: send less at once"
+        case _:
+            place = error.__traceback__
+            while place and place.tb_next:
+                place = place.tb_next
+            where = f"{place.tb_frame.f_code.co_qualname}:{place.tb_lineno}" if place else ""
+            logs.error("a defect: an inference failed", error=type(error).__name__, where=where)  # no message: it may quote
+            status, message = 500, "a defect of the server: see its log"
+    return status, call.dialect.failure(status, message)

@@ -20,6 +20,17 @@ def cpu_count() -> int:
     return max(1, min(allowed, math.floor(quota)) if quota else allowed)
 
 
+def cpu_limit() -> int | None:
+    """Whole CPUs of the cgroup's quota, at least 1; None without a quota."""
+    quota = _cpu_quota()
+    return max(1, math.floor(quota)) if quota else None
+
+
+def physical_memory_bytes() -> int:
+    """Bytes of memory that the machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def memory_headroom_bytes() -> int | None:
     """Bytes that the cgroup still grants beside what it uses now (page cache aside), or None without a limit."""
     for group in _groups("memory"):

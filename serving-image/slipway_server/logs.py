@@ -36,8 +36,6 @@ def setup() -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    # What any stranger on the network can cause (malformed requests, unknown upgrades) is counted, not logged.
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)
 
 
 def info(message: str, **fields: Any) -> None:

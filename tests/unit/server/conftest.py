@@ -11,7 +11,7 @@ from tests.unit.server.support import Outcome, run
 def fetch(tmp_path: Path) -> Callable[..., Outcome]:
     def fetch(uri: str, *flags: object, **env: str) -> Outcome:
         arguments = ("--uri", uri, "--dest", tmp_path / "models", "--source-dir", tmp_path / "source")
-        return run(tmp_path, "fetch", *arguments, *flags, **env)
+        return run(tmp_path, "fetch", *arguments, "--allow-networks", "127.0.0.0/8", *flags, **env)
 
     (tmp_path / "source").mkdir()
     return fetch

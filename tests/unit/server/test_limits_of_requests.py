@@ -1,9 +1,12 @@
 """What one request, or many at once, may take; metrics that tell of it, and logs that tell nothing of a payload."""
 
+import gzip
 import http.client
 import json
 import re
 import threading
+import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +23,13 @@ def trips(n: int) -> bytes:
     return json.dumps({"inputs": [{"name": "n", "shape": [1], "datatype": "INT64", "data": [n]}]}).encode()
 
 
+_LABELS = ("protocol", "code", "class", "reason", "le")
+
+
 def metrics(server: Server) -> dict[str, float]:
     families = text_string_to_metric_families(server.get("/metrics").body.decode())
     return {
-        sample.name.removeprefix("slipway_server_") + "".join(f"/{v}" for k, v in sample.labels.items() if k in ("code", "le")):
+        "/".join((sample.name.removeprefix("slipway_server_"), *(v for k, v in sample.labels.items() if k in _LABELS))):
         sample.value for family in families for sample in family.samples
     }  # fmt: skip
 
@@ -76,7 +82,6 @@ def test_expect_continue(server: Server) -> None:
 RAW: dict[str, tuple[bytes, bytes]] = {
     "rubbish": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n", b"400"),
     "not http": (b"hello\r\n\r\n", b"400"),
-    "http/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"400"),
     "length twice": (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", b"400"),
     "length and chunked": (
         b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400",
@@ -144,7 +149,23 @@ def test_metrics(server: Server) -> None:
     changed = {name: after[name] - before[name] for name in after if after[name] != before[name] and "bucket" not in name}
     seconds = changed.pop("request_duration_seconds_sum")
     assert 0 < seconds < 1
-    assert changed == {"requests_total/2xx": 1, "requests_total/4xx": 1, "request_duration_seconds_count": 2}
+    assert changed.pop("process_cpu_seconds_total", 0) >= 0
+    assert changed.pop("queue_duration_seconds_sum", 0) >= 0
+    assert {name for name in changed if "process" in name} <= {"process_resident_memory_bytes"}
+    changed.pop("process_resident_memory_bytes", None)
+    assert changed == {
+        "requests_total/rest/2xx": 1,
+        "requests_total/rest/4xx": 1,
+        "errors_total/rest/invalid": 1,
+        "request_duration_seconds_count": 2,
+        "batch_requests_count": 1,
+        "batch_requests_sum": 1,
+        "batch_rows_total": 1,
+        "queue_duration_seconds_count": 1,
+    }
+    assert after["workers"] == 1
+    assert abs(after["process_resident_memory_bytes"] / server.memory_bytes() - 1) < 0.1
+    assert 0 < time.time() - after["process_start_time_seconds"] < 600
     assert after["request_duration_seconds_bucket/+Inf"] == after["request_duration_seconds_count"]
     assert after["model_load_seconds"] > 0
     info = re.search(r"model_info\{(.*)\} 1", server.get("/metrics").body.decode())
@@ -195,7 +216,46 @@ def test_too_many_at_once(tmp_path: Path) -> None:
         for thread in threads:
             thread.join(30)
         assert slow.infer(trips(1)).status == 200
-        assert metrics(slow)["requests_total/4xx"] == 1
+        counted = metrics(slow)
+        assert counted["requests_total/rest/4xx"] == counted["errors_total/rest/overload"] == 1
+        assert counted["requests_refused_total/concurrency"] == 1
+
+
+def test_bodies_held_together(tmp_path: Path) -> None:
+    with serving(tmp_path, classifier(), "--max-body", "60000", "--max-buffered", "100000") as server:
+        held = server.connect()
+        held.putrequest("POST", INFER)
+        held.putheader("Content-Length", "60000")
+        held.endheaders(b"{")
+        wait_until(lambda: metrics(server)["buffered_bytes"] == 60_000, "held")
+        refused = server.infer(b" " * 50_000)
+        assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+        assert "100000 bytes" in refused.json["error"]
+        connection = server.connect()
+        connection.request("POST", INFER, iter([b" " * 10_000] * 5), encode_chunked=True)
+        assert connection.getresponse().status == 429
+        assert metrics(server)["requests_refused_total/buffered"] == 2
+        assert server.infer(b" " * 40_000).status == 400
+        held.close()
+        wait_until(lambda: metrics(server)["buffered_bytes"] == 0, "let go")
+        assert metrics(server)["requests_in_flight"] == 0
+        assert server.infer(b" " * 50_000).status == 400
+
+
+def test_compressed_requests_and_answers(server: Server) -> None:
+    good = body(1, 2, 3, 4)
+    for encoding, packed in (("gzip", gzip.compress(good)), ("deflate", zlib.compress(good))):
+        assert server.infer(packed, **{"Content-Encoding": encoding}).json == server.infer(good).json
+    bomb = gzip.compress(b" " * 10_000_000)
+    assert len(bomb) < 50_000
+    assert server.infer(bomb, **{"Content-Encoding": "gzip"}).status == 413
+    assert server.infer(good, **{"Content-Encoding": "gzip"}).status == 400
+    large = body(*[1.5] * 2000)
+    plain = server.infer(large)
+    packed = server.infer(large, **{"Accept-Encoding": "gzip"})
+    assert packed.headers["content-encoding"] == "gzip"
+    assert len(packed.body) < len(plain.body) / 10
+    assert gzip.decompress(packed.body) == plain.body
 
 
 def test_a_large_batch_does_not_hold_up_probes(tmp_path: Path) -> None:
@@ -233,7 +293,8 @@ def test_models_refusal_and_failure(tmp_path: Path) -> None:
         assert server.stop() == 0
         log = server.log.read_text()
         assert str(secret) not in log  # no payload in logs
-        assert [json.loads(line)["message"] for line in log.splitlines()] == ["listening", "ready", "draining", "stopped"]
+        told = [json.loads(line)["message"] for line in log.splitlines()]
+        assert [told[0], *told[-3:]] == ["listening", "ready", "draining", "stopped"]
 
 
 def test_pipelined_requests(server: Server) -> None:
