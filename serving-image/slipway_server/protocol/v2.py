@@ -1,169 +1,302 @@
-"""Open Inference Protocol V2, JSON tensors."""
+"""Open Inference Protocol V2 over HTTP: JSON tensors, and its binary tensor extension."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from slipway_server.tensors import Array, RequestError, TensorSpec, from_json, to_json
+from slipway_server.protocol import CodecLimits, Encoded, Inference
+from slipway_server.protocol.binding import Binding, decode_json, nested
+from slipway_server.tensors import (
+    NUMBERS,
+    Array,
+    DataType,
+    RequestError,
+    Signature,
+    TensorSpec,
+    datatype_of,
+    from_base64,
+    from_bytes,
+    from_values,
+    to_base64,
+    to_bytes,
+    to_json,
+)
 
-_Parameter = str | int | float | bool | None
-# Extensions of the protocol that change what the answer must look like: refused by name, for a caller who asked for
-# them could not read what would come instead.
-_UNSERVED = ("binary_data_size", "binary_data", "binary_data_output", "classification")
+SERVER_NAME = "slipway-server"
+EXTENSIONS = ("binary_tensor_data", "model_repository")
+Parameters = dict[str, str | int | float | bool | None]
 
 
-class _Input(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _Tensor(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+    """An input of a request. Each datatype is a type of its own below this one, so that data is decoded and checked at once."""
+
     name: str
     shape: list[int]
-    datatype: str
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    parameters: dict[str, _Parameter] | None = None
+    parameters: Parameters | None = None
 
 
-class _Output(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class RequestedOutput(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """An output that a request asks for. `parameters`: binary_data."""
+
     name: str
-    parameters: dict[str, _Parameter] | None = None
+    parameters: Parameters | None = None
 
 
 class _Request(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    inputs: list[_Input]
+    """An inference request. `parameters`: binary_data_output. `model_name` and `model_version`, which some clients send, are
+    not looked at: the path says which model is meant."""
+
     id: str | None = None
-    parameters: dict[str, _Parameter] | None = None
-    outputs: list[_Output] | None = None
+    parameters: Parameters | None = None
+    outputs: list[RequestedOutput] | None = None
+    model_name: str | None = None
+    model_version: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
-    """A checked request: an array for every input of the model, the outputs to answer with, and the caller's id."""
+class _Named(msgspec.Struct, gc=False):
+    """What is read again of a request of the wrong form, to name the input that is wrong."""
 
-    feeds: dict[str, Array]
-    outputs: tuple[str, ...]
-    id: str | None
+    name: str
+    datatype: str
 
 
-class Codec:
-    """Requests and answers of one model in V2 JSON."""
+class _NamedInputs(msgspec.Struct, gc=False):
+    inputs: list[_Named]
 
-    def __init__(
-        self, name: str, version: str, platform: str, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
-    ) -> None:
-        self._decoder = msgspec.json.Decoder(_Request)
-        self._inputs = {spec.name: spec for spec in inputs}
-        self._outputs = tuple(spec.name for spec in outputs)
+
+_NAMED = msgspec.json.Decoder(_NamedInputs)
+_PLACE = re.compile(r" - at `\$\.inputs\[(\d+)\]\.?(\w*)")
+
+
+def request_type(signature: Signature, limits: CodecLimits) -> tuple[Any, dict[type, DataType]]:
+    """The msgspec type of this model's requests, and the datatype that each type of tensor in it stands for."""
+    used = {spec.datatype.name: spec.datatype for spec in signature.inputs}
+    if any(spec.numbers for spec in signature.inputs):
+        used |= NUMBERS
+    tensors: dict[type, DataType] = {}
+    for name, datatype in used.items():
+        data = list[nested(datatype.element, limits.depth - 1)]
+        fields: list[Any] = [("data", data | UnsetType, UNSET)]
+        tag: dict[str, Any] = {}
+        if len(used) > 1:
+            tag = {"tag_field": "datatype", "tag": name}
+        else:  # a tag that tells nothing apart may be left out, a datatype may not
+            fields.append(("datatype", Literal[name]))
+        kind = msgspec.defstruct(f"Tensor{name}", fields, bases=(_Tensor,), gc=False, kw_only=True, **tag)
+        tensors[kind] = datatype
+    element: Any = Any
+    for index, tensor in enumerate(tensors):
+        element = element | tensor if index else tensor
+    inputs = [("inputs", list[element])]
+    return msgspec.defstruct("InferenceRequest", inputs, bases=(_Request,), gc=False, kw_only=True), tensors
+
+
+class V2Codec:
+    """Requests and answers of one model."""
+
+    def __init__(self, signature: Signature, limits: CodecLimits = CodecLimits()) -> None:  # noqa: B008 (frozen)
+        self._limits = limits
+        request, self._datatypes = request_type(signature, limits)
+        self._decoder = msgspec.json.Decoder(request)
+        self._binding = binding = Binding(signature, limits)
+        self._json = (False,) * len(binding.default_outputs)
         encode = msgspec.json.encode
-        self._head = b'{"model_name":%b,"model_version":%b' % (encode(name), encode(version))
-        self._output_heads = {
-            spec.name: b'{"name":%b,"datatype":"%b","shape":' % (encode(spec.name), spec.datatype.name.encode())
-            for spec in outputs
-        }
-        # Only where two inputs share a named dimension can they disagree about it.
-        names = [dim for spec in inputs for dim in set(spec.dims or ()) if isinstance(dim, str)]
-        self._shared = {dim for dim in names if names.count(dim) > 1}
+        self._head = b'{"model_name":%b,"model_version":%b' % (encode(signature.name), encode(signature.version))
+        self._outputs = {name: (_output_head(name, spec.datatype), spec.datatype) for name, spec in binding.outputs.items()}
         self.metadata = encode(
             {
-                "name": name,
-                "versions": [version],
-                "platform": platform,
-                "inputs": [_describe(spec) for spec in inputs],
-                "outputs": [_describe(spec) for spec in outputs],
+                "name": signature.name,
+                "versions": [signature.version],
+                "platform": signature.platform,
+                "inputs": [_describe(spec) for spec in signature.inputs],
+                "outputs": [_describe(spec) for spec in signature.outputs],
             }
         )
 
-    def decode(self, body: bytes | bytearray) -> InferRequest:
-        """Checks and converts the body of an infer request; raises RequestError, whose message names what is wrong."""
-        if not body:
-            raise RequestError("the body is empty, expected a JSON object with 'inputs'")
-        try:
-            request = self._decoder.decode(body)
-        except msgspec.ValidationError as error:
-            raise RequestError(f"not an inference request: {error}") from None
-        except RecursionError:
-            raise RequestError("JSON is nested too deeply") from None
-        except ValueError as error:  # malformed, or not UTF-8
-            raise RequestError(str(error) if isinstance(error, msgspec.DecodeError) else "JSON is not UTF-8") from None
-        if request.parameters:
-            _refuse_unserved("the request", request.parameters)
-        feeds: dict[str, Array] = {}
-        for tensor in request.inputs:
-            feeds[tensor.name] = self._feed(tensor, feeds)
-        if len(feeds) != len(self._inputs):
-            missing = ", ".join(f"'{name}'" for name in self._inputs if name not in feeds)
-            raise RequestError(f"input {missing} is missing, expected inputs: {self._names(self._inputs)}")
-        if self._shared:
-            self._check_shared_dimensions(feeds)
-        return InferRequest(feeds, self._selection(request.outputs) if request.outputs else self._outputs, request.id)
+    def decode(self, body: bytes | bytearray, json_length: int | None = None) -> Inference:
+        """Checks and converts the body of an infer request; raises RequestError, whose message names what is wrong.
 
-    def encode(self, request: InferRequest, arrays: Sequence[Array]) -> bytes:
-        """The answer's body: `arrays` in the order of `request.outputs`."""
-        parts = [self._head]
-        if request.id is not None:
-            parts += (b',"id":', msgspec.json.encode(request.id))
-        separator = b',"outputs":['
-        for name, array in zip(request.outputs, arrays, strict=True):
-            parts += (
-                separator,
-                self._output_heads[name],
-                msgspec.json.encode(array.shape),
-                b',"data":',
-                to_json(array),
-                b"}",
-            )
+        `json_length` is the header Inference-Header-Content-Length: binary tensors follow that many bytes of JSON.
+        """
+        text: bytes | bytearray | memoryview = body
+        raw: memoryview | None = None
+        if json_length is not None:
+            if not 0 < json_length <= len(body):
+                raise RequestError(
+                    f"Inference-Header-Content-Length is {json_length}, expected the length of the JSON part, 1 to {len(body)}"
+                )
+            view = memoryview(body)
+            text, raw = view[:json_length], view[json_length:]
+        try:
+            request = decode_json(self._decoder, text, self._limits)
+        except msgspec.ValidationError as error:
+            raise self._invalid(text, str(error)) from None
+        binding = self._binding
+        feeds: dict[str, Array] = {}
+        at = 0
+        for tensor in request.inputs:
+            spec = binding.input(tensor.name, feeds)
+            if (datatype := self._datatypes[type(tensor)]) is not spec.datatype:
+                spec = spec.sent_as(datatype.name)
+            if tensor.parameters and (size := _binary_size(tensor, spec, raw)) is not None:
+                assert raw is not None  # noqa: S101
+                feeds[spec.name] = from_bytes(spec, tensor.shape, raw[at : at + size])
+                at += size
+            elif tensor.data is UNSET:
+                raise RequestError(f"input '{spec.name}': data is missing")
+            elif tensor.parameters and spec.datatype.element is str and tensor.parameters.get("content_type") == "base64":
+                feeds[spec.name] = from_base64(spec, tensor.shape, tensor.data)
+            else:
+                feeds[spec.name] = from_values(spec, tensor.shape, tensor.data)
+        if raw is not None and at != len(raw):
+            raise RequestError(f"{len(raw)} bytes follow the JSON, expected {at}: the sum of the inputs' binary_data_size")
+        binding.check_feeds(feeds)
+        if request.outputs or request.parameters:
+            return self._selected(request, feeds)
+        return Inference(feeds, binding.default_outputs, request.id, self._json)
+
+    def encode(self, inference: Inference, arrays: Sequence[Array]) -> Encoded:
+        """The answer's body: `arrays` in the order of `inference.outputs`."""
+        parts = self._start(inference)
+        tail: list[bytes] = []
+        separator = b""
+        for name, array, binary in zip(inference.outputs, arrays, inference.binary, strict=True):
+            head, datatype = self._outputs[name]
+            parts += (separator, head, msgspec.json.encode(array.shape))
+            if binary:
+                tail.append(to_bytes(array, datatype))
+                parts.append(b',"parameters":{"binary_data_size":%d}}' % len(tail[-1]))
+            else:
+                _add_data(parts, array)
             separator = b","
         parts.append(b"]}")
-        return b"".join(parts)
+        text = b"".join(parts)
+        return Encoded(b"".join((text, *tail)), len(text)) if tail else Encoded(text)
 
-    def _feed(self, tensor: _Input, feeds: Mapping[str, Array]) -> Array:
-        spec = self._inputs.get(tensor.name)
-        if spec is None:
-            raise RequestError(f"input '{tensor.name[:100]}' is unknown, expected inputs: {self._names(self._inputs)}")
-        if tensor.name in feeds:
-            raise RequestError(f"input '{tensor.name}' is given twice")
-        if tensor.parameters:
-            _refuse_unserved(f"input '{tensor.name}'", tensor.parameters)
-        if tensor.datatype != spec.datatype.name:
-            raise RequestError(f"input '{tensor.name}': datatype {tensor.datatype[:32]}, expected {spec.datatype.name}")
-        if isinstance(tensor.data, msgspec.UnsetType):
-            raise RequestError(f"input '{tensor.name}': data is missing")
-        return from_json(spec, tensor.shape, tensor.data)
+    def encode_explanation(self, inference: Inference, arrays: Mapping[str, Array]) -> Encoded:
+        """The answer's body to an explain request: each array of the explanation as an output of JSON data."""
+        parts = self._start(inference)
+        separator = b""
+        for name, array in arrays.items():
+            parts += (separator, _output_head(name, datatype_of(array)), msgspec.json.encode(array.shape))
+            _add_data(parts, array)
+            separator = b","
+        parts.append(b"]}")
+        return Encoded(b"".join(parts))
 
-    def _selection(self, outputs: Sequence[_Output]) -> tuple[str, ...]:
-        for output in outputs:
-            if output.name not in self._output_heads:
-                raise RequestError(f"output '{output.name[:100]}' is unknown, expected outputs: {self._names(self._outputs)}")
-            if output.parameters:
-                _refuse_unserved(f"output '{output.name}'", output.parameters)
-        names = tuple(output.name for output in outputs)
-        if len(set(names)) != len(names):
-            raise RequestError("outputs names one output twice")
-        return names
+    def _start(self, inference: Inference) -> list[bytes]:
+        if inference.id is None:
+            return [self._head, b',"outputs":[']
+        return [self._head, b',"id":', msgspec.json.encode(inference.id), b',"outputs":[']
 
-    def _check_shared_dimensions(self, feeds: Mapping[str, Array]) -> None:
-        seen: dict[str, tuple[str, int]] = {}
-        for name, array in feeds.items():
-            for dim, size in zip(self._inputs[name].dims or (), array.shape, strict=False):
-                if dim not in self._shared:
-                    continue
-                other, expected = seen.setdefault(str(dim), (name, size))
-                if size != expected:
-                    raise RequestError(f"input '{name}': dimension {dim} is {size}, expected {expected} as in input '{other}'")
+    def _selected(self, request: Any, feeds: dict[str, Array]) -> Inference:
+        """The inference with the outputs, and the form of each, that the request asks for."""
+        every = _flag(request.parameters, "binary_data_output", "the request")
+        if not request.outputs:
+            names = self._binding.default_outputs
+            return Inference(feeds, names, request.id, (bool(every),) * len(names))
+        names = tuple(output.name for output in request.outputs)
+        self._binding.check_outputs(names)
+        binary: list[bool] = []
+        for output in request.outputs:
+            where = f"output '{output.name}'"
+            parameters = output.parameters or {}
+            if parameters.get("classification"):
+                raise RequestError(f"{where}: parameter 'classification' is not served: sort the output yourself")
+            _refuse_shared_memory(where, parameters)
+            own = _flag(parameters, "binary_data", where)
+            binary.append(bool(every if own is None else own))
+        return Inference(feeds, names, request.id, tuple(binary))
 
-    @staticmethod
-    def _names(names: Mapping[str, Any] | Sequence[str]) -> str:
-        return ", ".join(f"'{name}'" for name in names)
+    def _invalid(self, body: bytes | bytearray | memoryview, message: str) -> RequestError:
+        """The error for JSON of the wrong form; it names the input where the mistake is in one."""
+        if place := _PLACE.search(message):
+            try:
+                named = _NAMED.decode(body).inputs[int(place[1])]
+                spec = self._binding.input(named.name, {})
+            except RecursionError:
+                return RequestError("JSON is nested too deeply")
+            except (ValueError, RequestError):  # a second mistake: malformed, no name, an unknown one
+                return RequestError(f"not an inference request: {message}")
+            try:
+                spec.sent_as(named.datatype)
+            except RequestError as error:
+                return error
+            what = f"data for {named.datatype}" if place[2] == "data" else place[2] or "its members"
+            return RequestError(f"input '{spec.name}': {what}: {message}")
+        return RequestError(f"not an inference request: {message}")
+
+
+def _output_head(name: str, datatype: DataType) -> bytes:
+    return b'{"name":%b,"datatype":"%b","shape":' % (msgspec.json.encode(name), datatype.name.encode())
+
+
+def _add_data(parts: list[bytes], array: Array) -> None:
+    """Ends an output with its elements: flat, and in base64 where they are not text (MLServer's form)."""
+    try:
+        parts += (b',"data":', to_json(array.reshape(-1)), b"}")
+    except UnicodeError:
+        parts += (b',"parameters":{"content_type":"base64"},"data":', to_base64(array), b"}")
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype.name, "shape": spec.shape}
 
 
-def _refuse_unserved(where: str, parameters: Mapping[str, _Parameter]) -> None:
-    for name in _UNSERVED:
-        if parameters.get(name):
-            raise RequestError(f"{where}: parameter '{name}' is not served: send and ask for JSON data")
+def _flag(parameters: Parameters | None, name: str, where: str) -> bool | None:
+    value = (parameters or {}).get(name)
+    if value is None or isinstance(value, bool):
+        return value
+    raise RequestError(f"{where}: parameter '{name}' is {type(value).__name__}, expected true or false")
+
+
+def _refuse_shared_memory(where: str, parameters: Mapping[str, Any]) -> None:
+    if "shared_memory_region" in parameters:
+        raise RequestError(f"{where}: shared memory is not served: send data in the request")
+
+
+def _binary_size(tensor: Any, spec: TensorSpec, raw: memoryview | None) -> int | None:
+    """The size in bytes of a tensor that follows the JSON; None where its data is JSON."""
+    _refuse_shared_memory(f"input '{spec.name}'", tensor.parameters)
+    size = tensor.parameters.get("binary_data_size")
+    if size is None:
+        return None
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        raise RequestError(f"input '{spec.name}': parameter 'binary_data_size' is not a number of bytes")
+    if tensor.data is not UNSET:
+        raise RequestError(f"input '{spec.name}' has both data and binary_data_size: send one of them")
+    if raw is None:
+        raise RequestError(f"input '{spec.name}': binary_data_size needs the header Inference-Header-Content-Length")
+    return size
 
 
 def error_body(message: str) -> bytes:
     """The body of every answer that is not a success."""
     return msgspec.json.encode({"error": message})
+
+
+def server_metadata(version: str) -> bytes:
+    """The body of GET /v2."""
+    return msgspec.json.encode({"name": SERVER_NAME, "version": version, "extensions": EXTENSIONS})
+
+
+class IndexRequest(msgspec.Struct):
+    """What a repository index request may ask: only the models that are ready."""
+
+    ready: bool = False
+
+
+_INDEX_REQUEST = msgspec.json.Decoder(IndexRequest)
+
+
+def repository_index(body: bytes | bytearray, name: str, version: str, ready: bool) -> bytes:
+    """The body of the answer to /v2/repository/index: the one model of this server, unless only ready ones are asked for."""
+    try:
+        only_ready = bool(body) and decode_json(_INDEX_REQUEST, body, CodecLimits()).ready
+    except msgspec.ValidationError as error:
+        raise RequestError(f"not a repository index request: {error}") from None
+    state = {"name": name, "version": version, "state": "READY" if ready else "UNAVAILABLE", "reason": "" if ready else "loading"}
+    return msgspec.json.encode([] if only_ready and not ready else [state])

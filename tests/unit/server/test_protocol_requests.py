@@ -1,7 +1,9 @@
-"""Requests against a real server: what is answered, and 70 ways of being wrong that are told so and harm nothing."""
+"""Requests against a real server: what is answered, and 80 ways of being wrong that are told so and harm nothing."""
 
+import gzip
 import json
 import re
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,7 +30,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_metadata_and_health(server: Server) -> None:
-    assert server.get("/v2").json == {"name": "slipway-server", "version": "0.1.0", "extensions": []}
+    assert server.get("/v2").json == {
+        "name": "slipway-server",
+        "version": "0.1.0",
+        "extensions": ["binary_tensor_data", "model_repository"],
+    }
     metadata = {
         "name": "m",
         "versions": ["3"],
@@ -43,6 +49,9 @@ def test_metadata_and_health(server: Server) -> None:
         assert server.get(path).json == metadata
         assert server.get(f"{path}/ready").json == {"ready": True}
     assert server.get("/v2/health/live").json == {"live": True}
+    assert server.get("/").json == {"status": "alive"}
+    assert server.get("/v1/models").json == {"models": ["m"]}
+    assert server.get("/v1/models/m").json == {"name": "m", "ready": True}
     head = server.ask("HEAD", "/v2/health/ready")
     assert (head.status, head.body) == (200, b"")
 
@@ -62,6 +71,11 @@ GOOD: dict[str, tuple[Any, Any]] = {
     ),
     "no outputs named: all": ({**request(), "outputs": []}, {"outputs": [LABEL, DOUBLE]}),
     "parameters": ({**request(parameters={"a": 1}), "parameters": {"b": "c"}}, {"outputs": [LABEL, DOUBLE]}),
+    "MLServer's parameters": (
+        {**request(parameters={"content_type": "np"}), "parameters": {"content_type": "np"}},
+        {"outputs": [LABEL, DOUBLE]},
+    ),
+    "KServe's model name": ({**request(), "model_name": "m", "model_version": None}, {"outputs": [LABEL, DOUBLE]}),
     "binary data declined": (
         {**request(), "outputs": [{"name": "label", "parameters": {"binary_data": False}}]},
         {"outputs": [LABEL]},
@@ -140,9 +154,28 @@ BAD: dict[str, tuple[Any, str]] = {
     "outputs strings": ({**request(), "outputs": ["label"]}, "outputs"),
     "output unknown": ({**request(), "outputs": [{"name": "lable"}]}, "output 'lable' is unknown.*'label', 'double'"),
     "output twice": ({**request(), "outputs": [{"name": "label"}] * 2}, "twice"),
-    "binary output": ({**request(), "parameters": {"binary_data_output": True}}, "binary_data_output"),
-    "binary input": (request(parameters={"binary_data_size": 16}, data=...), "binary_data_size"),
-    "binary one output": ({**request(), "outputs": [{"name": "label", "parameters": {"binary_data": True}}]}, "binary"),
+    "binary without its header": (
+        request(parameters={"binary_data_size": 16}, data=...),
+        "input 'x': binary_data_size needs the header Inference-Header-Content-Length",
+    ),
+    "binary and data": (request(parameters={"binary_data_size": 16}), "both data and binary_data_size"),
+    "binary size a string": (request(parameters={"binary_data_size": "16"}, data=...), "is not a number of bytes"),
+    "binary size true": (request(parameters={"binary_data_size": True}, data=...), "is not a number of bytes"),
+    "binary size negative": (request(parameters={"binary_data_size": -1}, data=...), "is not a number of bytes"),
+    "binary output not a bool": (
+        {**request(), "parameters": {"binary_data_output": 1}},
+        "the request: parameter 'binary_data_output' is int, expected true or false",
+    ),
+    "binary one output not a bool": (
+        {**request(), "outputs": [{"name": "label", "parameters": {"binary_data": "yes"}}]},
+        "output 'label': parameter 'binary_data' is str",
+    ),
+    "classification": ({**request(), "outputs": [{"name": "label", "parameters": {"classification": 2}}]}, "classification"),
+    "shared memory": (request(parameters={"shared_memory_region": "r"}, data=...), "'x': shared memory is not served"),
+    "output to shared memory": (
+        {**request(), "outputs": [{"name": "label", "parameters": {"shared_memory_region": "r"}}]},
+        "'label': shared memory is not served",
+    ),
     # names
     "input unknown": (request(name="X"), "input 'X' is unknown, expected inputs: 'x'"),
     "input twice": ({"inputs": [tensor(), tensor()]}, "input 'x' is given twice"),
@@ -210,7 +243,7 @@ def test_bad(server: Server, name: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "message"),
     [
-        ("GET", "/", 404, "GET /v2"),
+        ("GET", "/v2/x", 404, "GET /v2"),
         ("GET", "/v2/", 404, "no such path"),
         ("GET", "/v3", 404, "no such path"),
         ("GET", "/v2/models", 404, "no such path"),
@@ -220,7 +253,6 @@ def test_bad(server: Server, name: str) -> None:
         ("POST", "/v2/models/m/infer/", 404, "no such path"),
         ("POST", "/v2/models/m/../m/infer", 404, "model"),
         ("GET", "/v2/models/m%2Finfer%00", 404, "no such path"),
-        ("GET", "/docs", 404, "no such path"),
     ],
 )
 def test_unknown_paths(server: Server, method: str, path: str, status: int, message: str) -> None:
@@ -249,10 +281,44 @@ def test_wrong_methods(server: Server, method: str, path: str, allow: str) -> No
     assert method in answer.json["error"]
 
 
-def test_other_encodings_are_refused(server: Server) -> None:
-    assert server.infer(request(), **{"Content-Encoding": "gzip"}).status == 415
-    assert server.infer(request(), **{"Inference-Header-Content-Length": "10"}).status == 415
-    assert server.infer(request(), **{"Content-Encoding": "identity"}).status == 200
+def test_binary_and_compressed_bodies(server: Server) -> None:
+    text = json.dumps(request(parameters={"binary_data_size": 16}, data=...)).encode()
+    body = text + struct.pack("<4f", *ROW)
+    header = {"Inference-Header-Content-Length": str(len(text)), "Content-Type": "application/octet-stream"}
+    assert server.infer(body, **header).json["outputs"] == [LABEL, DOUBLE]
+    packed = server.infer(gzip.compress(body), **header, **{"Content-Encoding": "gzip"})
+    assert packed.json["outputs"] == [LABEL, DOUBLE]
+    wanted = {**request(), "parameters": {"binary_data_output": True}}
+    answer = server.infer(wanted)
+    length = int(answer.headers["inference-header-content-length"])
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert [output["parameters"] for output in json.loads(answer.body[:length])["outputs"]] == [
+        {"binary_data_size": 8},
+        {"binary_data_size": 16},
+    ]
+    assert answer.body[length:] == struct.pack("<q4f", 1, *DOUBLE["data"])
+    many = request(shape=[64, 4], data=ROW * 64)
+    answer = server.infer(many, **{"Accept-Encoding": "gzip"})
+    assert answer.headers["content-encoding"] == "gzip"
+    assert json.loads(gzip.decompress(answer.body)) == server.infer(many).json
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Encoding": "br"}, 415),
+        ({"Content-Encoding": "gzip"}, 400),
+        ({"Content-Encoding": "deflate"}, 400),
+        ({"Content-Encoding": "identity"}, 200),
+        ({"Inference-Header-Content-Length": "0"}, 400),
+        ({"Inference-Header-Content-Length": "10"}, 400),
+        ({"Inference-Header-Content-Length": "100000"}, 400),
+        ({"Inference-Header-Content-Length": "-1"}, 400),
+        ({"Inference-Header-Content-Length": "x"}, 400),
+    ],
+)
+def test_headers_of_a_json_body(server: Server, headers: dict[str, str], status: int) -> None:
+    assert server.infer(request(), **headers).status == status
 
 
 def test_errors_carry_the_revision(server: Server) -> None:
