@@ -31,11 +31,18 @@ class Reason(StrEnum):
     MODEL_UNREADABLE = "ModelUnreadable"
     """It is there but may not be read: permissions, or credentials missing or refused."""
 
+    UNTRUSTED_MODEL = "UntrustedModel"
+    """Loading the format runs code of the file's author (pickle, joblib), and the resource does not say `trust: Unsafe`."""
+
     # fetch
     INVALID_URI = "InvalidURI"
     """The URI cannot be parsed, has a scheme that is not served, or leaves its folder."""
     MODEL_TOO_LARGE = "ModelTooLarge"
     """Larger than --max-bytes."""
+    ADDRESS_REFUSED = "AddressRefused"
+    """The URI, or a redirect, leads to an address or by a scheme that this cluster's settings do not allow."""
+    ARCHIVE_REFUSED = "ArchiveRefused"
+    """An archive or folder holds more than regular files and folders, leaves its folder, or unpacks to too much."""
     DIGEST_MISMATCH = "DigestMismatch"
     """The bytes are not those of the given sha256."""
     DOWNLOAD_FAILED = "DownloadFailed"
@@ -50,6 +57,8 @@ class Reason(StrEnum):
     """Loading it killed the trial process."""
     MODEL_LOAD_TIMEOUT = "ModelLoadTimeout"
     """Loading it took longer than --load-timeout."""
+    MODEL_RUN_CRASHED = "ModelRunCrashed"
+    """Requests killed worker after worker."""
     OUT_OF_MEMORY = "OutOfMemory"
     """Loading it needs more memory than the container has."""
     PORT_UNAVAILABLE = "PortUnavailable"
@@ -76,6 +85,11 @@ def report(error: TerminalError) -> int:
     line = error.line()
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
+    tell(line)
+    return EXIT_CODE
+
+
+def tell(line: str) -> None:
+    """Writes a line to the termination log (where there is one): a failure, or `Fetched: ...`, which the operator repeats."""
     with contextlib.suppress(OSError):  # outside a pod there is no such file, and no right to make it
         Path(os.environ.get(ENV) or DEFAULT_PATH).write_text(line, encoding="utf-8")
-    return EXIT_CODE

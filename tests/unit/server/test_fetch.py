@@ -1,20 +1,20 @@
 """`fetch` as the init container runs it, from files and mounted volumes; and URIs that it refuses."""
 
 import hashlib
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.unit.server.support import CONTENT, SHA256, Outcome, environment, fetched, nothing_fetched
-
-from slipway_server.sources.uri import parse
-from slipway_server.termination import TerminalError
 
 
 def configmap_volume(folder: Path, **keys: bytes) -> None:
@@ -30,10 +30,14 @@ def configmap_volume(folder: Path, **keys: bytes) -> None:
 def test_file(fetch: Callable[..., Outcome], tmp_path: Path) -> None:
     (tmp_path / "a.ONNX").write_bytes(CONTENT)
     outcome = fetch(f"file://{tmp_path}/a.ONNX", "--sha256", SHA256.upper())
-    assert (outcome.code, outcome.termination) == (0, "")
+    assert outcome.code == 0
+    assert re.fullmatch(rf"Fetched: {len(CONTENT)} bytes in \d+\.\d s, sha256 {SHA256}", outcome.termination)
     assert fetched(tmp_path) == CONTENT
     receipt = json.loads((tmp_path / "models/fetched.json").read_text())
-    assert receipt == {"uri": f"file://{tmp_path}/a.ONNX", "sha256": SHA256, "size": len(CONTENT), "file": "model.onnx"}
+    assert receipt == {
+        "uri": f"file://{tmp_path}/a.ONNX", "sha256": SHA256, "size": len(CONTENT), "file": "model.onnx", "revision": "",
+        "tree": "",
+    }  # fmt: skip
 
 
 def test_configmap(fetch: Callable[..., Outcome], tmp_path: Path) -> None:
@@ -120,6 +124,83 @@ def test_failures(
     assert nothing_fetched(tmp_path)
 
 
+def packed(suffix: str, **files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    if suffix == ".zip":
+        with zipfile.ZipFile(buffer, "w") as made:
+            for name, content in files.items():
+                made.writestr(f"top/{name}", content)
+    else:
+        with tarfile.open(fileobj=buffer, mode="w" if suffix == ".tar" else "w:gz") as made:
+            for name, content in files.items():
+                entry = tarfile.TarInfo(f"top/{name}")
+                entry.size = len(content)
+                made.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".zip"])
+def test_archive(fetch: Callable[..., Outcome], tmp_path: Path, suffix: str) -> None:
+    data = packed(suffix, **{"a.onnx": CONTENT, "labels.txt": b"one"})
+    (tmp_path / f"source/m{suffix}").write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    for words in ("fetched", "already there"):
+        outcome = fetch(f"pvc://models/m{suffix}", "--sha256", sha256)
+        assert outcome.code == 0, outcome.termination
+        assert words in outcome.output
+    top = tmp_path / "models/model/top"
+    assert {each.name: each.read_bytes() for each in top.iterdir()} == {"a.onnx": CONTENT, "labels.txt": b"one"}
+    assert fetch(f"pvc://models/m{suffix}", "--sha256", "0" * 64).reason == "DigestMismatch"
+    (top / "labels.txt").write_bytes(b"two")
+    assert "already there" not in fetch(f"pvc://models/m{suffix}", "--sha256", sha256).output
+    assert (top / "labels.txt").read_bytes() == b"one"
+    (tmp_path / "source/m.onnx").write_bytes(CONTENT)
+    assert fetch("pvc://models/m.onnx").code == 0  # no archive any more: the folder goes
+    assert fetched(tmp_path) == CONTENT
+
+
+def test_folder(fetch: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "source/team/m/weights").mkdir(parents=True)
+    (tmp_path / "source/team/m/model.py").write_bytes(b"class Model: ...")
+    (tmp_path / "source/team/m/weights/w.bin").write_bytes(CONTENT)
+    outcome = fetch("pvc://models/team/m/", "--format", "Python")
+    assert outcome.code == 0, outcome.termination
+    assert (tmp_path / "models/model/weights/w.bin").read_bytes() == CONTENT
+    assert (tmp_path / "models/model/model.py").stat().st_mode & 0o777 == 0o644
+    (tmp_path / "source/team/m/link").symlink_to("model.py")
+    outcome = fetch("pvc://models/team/m/", "--format", "Python")
+    assert (outcome.reason, "'link', which is no regular file" in outcome.termination) == ("ArchiveRefused", True)
+    assert fetch("pvc://models/team/none/").reason == "ModelNotFound"
+
+
+def test_a_file_for_an_image_of_the_users_own(fetch: Callable[..., Outcome], tmp_path: Path) -> None:
+    (tmp_path / "source/m.GGUF").write_bytes(CONTENT)
+    assert fetch("pvc://models/m.GGUF", "--format", "Custom").code == 0
+    assert fetched(tmp_path, "model.gguf") == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "flags", "reason", "message"),
+    [
+        ("m.tgz", packed(".tgz", **{"../../x": b"1"}), (), "ArchiveRefused", "'..'"),
+        ("m.zip", b"no zip", (), "ArchiveRefused", "no zip"),
+        ("m.tar.zst", b"x", (), "ArchiveRefused", "use one of .tar"),
+        ("m.tgz", packed(".tgz", **{"a.onnx": CONTENT}), ("--max-bytes", 10_000), "ModelTooLarge", "unpacks to more than 10000"),
+        ("m.tgz", packed(".tgz", readme=b"no model"), (), "ModelNotFound", ""),
+        ("m.pkl", b"x", ("--format", "SKLearn"), "UntrustedModel", ""),
+    ],
+)
+def test_failures_of_archives(
+    fetch: Callable[..., Outcome], tmp_path: Path, name: str, content: bytes, flags: tuple[object, ...], reason: str, message: str
+) -> None:
+    (tmp_path / f"source/{name}").write_bytes(content)
+    for _ in range(2):  # and again after a restart
+        outcome = fetch(f"pvc://models/{name}", "--sha256", hashlib.sha256(content).hexdigest(), *flags)
+        assert (outcome.code, outcome.reason) == (1, reason), outcome.termination
+        assert message in outcome.termination
+    assert reason in ("ModelNotFound", "UntrustedModel") or nothing_fetched(tmp_path)
+
+
 def test_no_configmap(fetch: Callable[..., Outcome]) -> None:
     outcome = fetch("configmap://digits/v1.onnx")  # an optional volume of a ConfigMap that is not there is an empty folder
     assert outcome.termination == (
@@ -157,28 +238,3 @@ def test_permissions(tmp_path: Path) -> None:
         assert "make it writable for user" in fetch_as_nobody("closed")
         (folder / "source/m.onnx").chmod(0)
         assert fetch_as_nobody("models").startswith("ModelUnreadable: user ")
-
-
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "", " ", "model.onnx", "/mnt/model.onnx", "file:/x", "file://x", "file:///", "file://host/x", "file:////x",
-        "file:///a/./b", "file:///a//b", "file:///a/", "file:///a\nb", "file:///a b", "file:///\u00e9",
-        "pvc://", "pvc://claim", "pvc://claim/", "pvc:///x", "pvc://user@claim/x", "pvc://claim:80/x", "pvc://claim/x?y",
-        "pvc://claim/x#y", "pvc://claim/..", "pvc://claim/a/../b", "configmap://", "configmap://name", "configmap:///key",
-        "configmap://name/a/b", "configmap://name/%2e%2e", "configmap://name/a\tb",
-        "http://", "http:///x", "https://user@/x", "http://host:port/x", "http://host:99999/x", "http://[::1/x",
-        "ftp://host/x", "s4://bucket/key", "javascript://x", "data:,x", "file:///" + "a" * 2100,
-    ],
-)  # fmt: skip
-def test_bad_uris(uri: str) -> None:
-    with pytest.raises(TerminalError, match=r".+: .+") as caught:
-        parse(uri)
-    assert caught.value.reason == "InvalidURI"
-    assert len(caught.value.line()) < 400
-
-
-def test_labels_hide_credentials() -> None:
-    uri = parse("https://user:hunter2@host:8443/a/m.onnx?X-Signature=hunter3")
-    assert uri.label == "https://host:8443/a/m.onnx"
-    assert (uri.suffix, uri.path) == (".onnx", "/a/m.onnx?X-Signature=hunter3")

@@ -1,70 +1,29 @@
 """`fetch` from a web server that cuts, stalls, lies, redirects and refuses."""
 
 import base64
-import http.server
 import re
+import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from tests.unit.server.support import CONTENT, SHA256, Outcome, fetched, nothing_fetched
+from tests.unit.server.support import CONTENT, SHA256, Outcome, environment, fetched, nothing_fetched, wait_until
+from tests.unit.server.webserver import Handler, Web, answer
 
-
-class Web:
-    """A web server whose next answers are given by `script`, one function a request; the last one repeats."""
-
-    def __init__(self) -> None:
-        self.script: list[Callable[[http.server.BaseHTTPRequestHandler], None]] = [plain]
-        self.requests: list[dict[str, str]] = []
-        web = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                web.requests.append({"path": self.path, **{k.lower(): v for k, v in self.headers.items()}})
-                step = web.script.pop(0) if len(web.script) > 1 else web.script[0]
-                step(self)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+from slipway_server.sources.network import Network
+from slipway_server.termination import TerminalError
 
 
 @pytest.fixture
 def web() -> Iterator[Web]:
     running = Web()
     yield running
-    running.server.shutdown()
-    running.server.server_close()
-
-
-Handler = http.server.BaseHTTPRequestHandler
-
-
-def answer(
-    status: int = 200, body: bytes = CONTENT, cut: int | None = None, content: bytes = CONTENT, **headers: str
-) -> Callable[[Handler], None]:
-    """Answers with Content-Length for all of `body`, but ends the connection after `cut` bytes."""
-
-    def step(handler: Handler) -> None:
-        handler.send_response(status)
-        for name, value in {"Content_Length": str(len(body)), **headers}.items():
-            if value:
-                handler.send_header(name.replace("_", "-"), value)
-        handler.end_headers()
-        handler.wfile.write(body if cut is None else body[:cut])
-        handler.close_connection = cut is not None
-
-    return step
-
-
-plain = answer()
+    running.close()
 
 
 def ranged(cut: int | None = None, etag: str = '"1"') -> Callable[[Handler], None]:
@@ -152,7 +111,7 @@ def test_http_comes_right(fetch: Callable[..., Outcome], web: Web, tmp_path: Pat
     [
         (answer(404, b""), (), "ModelNotFound", "answered 404: check the URI"),
         (answer(410, b""), (), "ModelNotFound", "answered 410"),
-        (answer(401, b""), (), "ModelUnreadable", "answered 401: check the credentials"),
+        (answer(401, b""), (), "ModelUnreadable", "answered 401 and wants credentials: check the credentials"),
         (answer(403, b""), (), "ModelUnreadable", "answered 403"),
         (answer(400, b""), (), "DownloadFailed", "answered 400"),
         (answer(503, b""), (), "DownloadFailed", r"answered 503 \(after 5 attempts"),
@@ -206,8 +165,7 @@ def test_credentials_reach_their_server_and_nobody_else(fetch: Callable[..., Out
     ]
     with_credentials = web.url.replace("http://", "http://user:hunter2%2Fx@")
     outcome = fetch(f"{with_credentials}/m.onnx?key=hunter4", "--sha256", SHA256)
-    other.server.shutdown()
-    other.server.server_close()
+    other.close()
     assert outcome.code == 0
     assert [request.get("authorization") for request in web.requests] == [expected, expected]
     assert "authorization" not in other.requests[0]
@@ -219,3 +177,197 @@ def test_credentials_reach_their_server_and_nobody_else(fetch: Callable[..., Out
     outcome = fetch(f"{with_credentials}/m.onnx?key=hunter4")
     assert outcome.reason == "DownloadFailed"
     assert "hunter" not in outcome.output + outcome.termination
+
+
+def test_credentials_of_the_secret(fetch: Callable[..., Outcome], web: Web, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "username").write_text("user\n")
+    (secret / "password").write_text("hunter2\n")
+    assert fetch(f"{web.url}/m.onnx", "--credentials-dir", secret).code == 0
+    (secret / "token").write_text("hunter3")
+    assert fetch(f"{web.url}/m.onnx", "--credentials-dir", secret).code == 0
+    basic = "Basic " + base64.b64encode(b"user:hunter2").decode()
+    assert [request["authorization"] for request in web.requests] == [basic, "Bearer hunter3"]
+    web.script = [answer(401, b"")]
+    outcome = fetch(f"{web.url}/m.onnx", "--credentials-dir", secret)
+    assert "refused the given credentials" in outcome.termination
+    (secret / "token").write_text("hunter3\r\nX-Evil: 1")
+    outcome = fetch(f"{web.url}/m.onnx", "--credentials-dir", secret)
+    assert outcome.reason == "ModelUnreadable"
+    assert "hunter" not in outcome.output
+
+
+# --- interrupted, and taken up again ----------------------------------------------------------------------------------
+
+
+def test_a_killed_fetch_is_taken_up(fetch: Callable[..., Outcome], web: Web, tmp_path: Path) -> None:
+    sent, over = threading.Event(), threading.Event()
+
+    def stall(handler: Handler) -> None:
+        ranged(cut=400_000)(handler)
+        handler.wfile.flush()
+        sent.set()
+        over.wait(20)
+
+    web.script = [stall, ranged()]
+    command = [sys.executable, "-m", "slipway_server", "fetch", "--uri", f"{web.url}/m.onnx", "--dest", str(tmp_path / "models")]
+    process = subprocess.Popen([*command, "--allow-networks", "127.0.0.0/8"], env=environment(), stdout=subprocess.DEVNULL)
+    part = tmp_path / "models/.fetch/part0"
+    wait_until(lambda: part.exists() and part.stat().st_size == 400_000, "the first part is on disk")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    over.set()
+    assert sent.is_set()
+    assert fetch(f"{web.url}/m.onnx", "--sha256", SHA256).code == 0
+    assert fetched(tmp_path) == CONTENT
+    assert [request.get("range") for request in web.requests] == [None, "bytes=400000-"]
+
+
+def test_a_failed_fetch_is_taken_up_unless_the_file_changed(fetch: Callable[..., Outcome], web: Web, tmp_path: Path) -> None:
+    for etag in ('"1"', '"2"'):
+        web.script = [ranged(cut=400_000), hang_up]
+        web.requests.clear()
+        assert fetch(f"{web.url}/m.onnx").reason == "DownloadFailed"
+        web.script = [ranged(etag=etag)]
+        assert fetch(f"{web.url}/m.onnx", "--sha256", SHA256).code == 0
+        assert fetched(tmp_path) == CONTENT
+        assert web.requests[-1]["range"] == "bytes=400000-"
+        assert web.requests[-1]["if-range"] == '"1"'
+        (tmp_path / "models/model.onnx").unlink()
+
+
+def test_another_uri_is_not_taken_up(fetch: Callable[..., Outcome], web: Web) -> None:
+    web.script = [ranged(cut=400_000), hang_up]
+    assert fetch(f"{web.url}/m.onnx").reason == "DownloadFailed"
+    web.script = [ranged()]
+    assert fetch(f"{web.url}/other.onnx", "--sha256", SHA256).code == 0
+    assert "range" not in web.requests[-1]
+
+
+LARGE = CONTENT * 70  # more than ranges.LARGE_BYTES
+
+
+def large(cut: int | None = None, etag: str = '"1"', body: bytes = LARGE) -> Callable[[Handler], None]:
+    """Serves single ranges of a large file, cutting each answer after `cut` bytes."""
+
+    def step(handler: Handler) -> None:
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers["Range"] or "")
+        if not asked or handler.headers["If-Range"] != etag:
+            answer(200, body, 1000, ETag=etag, Accept_Ranges="bytes")(handler)
+            return
+        start, end = int(asked[1]), int(asked[2] or len(body) - 1)
+        place = f"bytes {start}-{end}/{len(body)}"
+        answer(206, body[start : end + 1], cut, ETag=etag, Accept_Ranges="bytes", Content_Range=place)(handler)
+
+    return step
+
+
+def test_a_large_file_comes_in_ranges_that_may_be_cut(fetch: Callable[..., Outcome], web: Web, tmp_path: Path) -> None:
+    web.script = [large(), *[large(cut=3_000_000)] * 8, large()]
+    outcome = fetch(f"{web.url}/m.onnx")
+    assert outcome.code == 0, outcome.termination
+    assert fetched(tmp_path) == LARGE
+    spans = [request["range"] for request in web.requests[1:]]
+    assert spans.count("bytes=0-8388607") == 1
+    assert "bytes=3000000-8388607" in spans
+
+
+def test_a_large_file_that_changes_is_begun_anew(fetch: Callable[..., Outcome], web: Web, tmp_path: Path) -> None:
+    other = LARGE[::-1]
+    web.script = [large(), large(), large(), *[large(etag='"2"', body=other)] * 40]
+    outcome = fetch(f"{web.url}/m.onnx")
+    assert outcome.code == 0, outcome.termination
+    assert fetched(tmp_path) == other
+
+
+# --- addresses --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0", "10.0.0.1", "100.64.0.1", "100.127.255.255", "127.0.0.1", "127.255.0.1", "169.254.169.254", "172.16.0.1",
+        "172.31.255.255",
+        "192.0.0.1", "192.0.2.1", "192.168.1.1", "198.18.0.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255",
+        "::", "::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1", "fe80::1", "fe80::1%lo",
+        "fc00::1",
+        "fd00:ec2::254", "ff02::1", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2001::1", "2001:db8::1",
+        "2002:7f00:1::", "100::1",
+        "fec0::1", "3fff::1", "4000::1",
+    ],
+)  # fmt: skip
+def test_private_addresses(address: str) -> None:
+    assert not Network().permits(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "172.32.0.1", "100.63.0.1", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
+)
+def test_public_addresses(address: str) -> None:
+    assert Network().permits(address)
+
+
+def test_a_private_address_is_refused(fetch: Callable[..., Outcome], web: Web, tmp_path: Path) -> None:
+    local = web.url.replace("127.0.0.1", "localhost")
+    for flags in (("--allow-networks", ""), ("--allow-networks", "10.0.0.0/8,fd00::/8")):
+        for url in (web.url, local):
+            outcome = fetch(f"{url}/m.onnx", *flags)
+            assert outcome.reason == "AddressRefused", outcome.termination
+            assert "--allow-networks" in outcome.termination
+    assert not web.requests
+    assert nothing_fetched(tmp_path)
+    assert fetch(f"{local}/m.onnx", "--allow-networks", "127.0.0.1/32,::1/128").code == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "[::ffff:127.0.0.2]", "169.254.169.254", "[fe80::1]", "10.255.255.1"])
+def test_a_redirect_to_a_private_address_is_refused(fetch: Callable[..., Outcome], web: Web, host: str) -> None:
+    web.script = [answer(302, b"", Location=f"http://{host}/latest/meta-data")]
+    outcome = fetch(f"{web.url}/m.onnx", "--allow-networks", "127.0.0.1/32")
+    assert outcome.reason == "AddressRefused", outcome.termination
+
+
+@pytest.mark.parametrize("location", ["http://2130706433/x", "http://0x7f.1/x", "//user@host/x", "http://host\\@other/x", ""])
+def test_a_redirect_in_an_odd_form_is_refused(fetch: Callable[..., Outcome], web: Web, location: str) -> None:
+    web.script = [answer(302, b"", Location=location)]
+    outcome = fetch(f"{web.url}/m.onnx", "--allow-networks", "127.0.0.1/32")
+    assert outcome.reason == "DownloadFailed"
+    assert "malformed redirect" in outcome.termination
+
+
+def test_a_redirect_never_leaves_https() -> None:
+    from slipway_server.sources import web as client
+
+    answered = SimpleNamespace(status=302, headers={"Location": "http://host.example/m.onnx"})
+    with pytest.raises(TerminalError, match="redirects to http://, which is refused"):
+        client.Web("label", Network(), 1.0)._target("https://host.example/m.onnx", answered)  # type: ignore[arg-type]
+    answered.headers["Location"] = "//other.example/a b"
+    target = client.Web("label", Network(), 1.0)._target("https://host.example/m.onnx", answered)  # type: ignore[arg-type]
+    assert target == "https://other.example/a%20b"
+
+
+def test_the_address_is_resolved_once(monkeypatch: pytest.MonkeyPatch, web: Web) -> None:
+    asked: list[str] = []
+
+    def rebinding(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        address = "127.0.0.1" if len(asked) == 1 else "127.0.0.2"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebinding)
+    from ipaddress import ip_network
+
+    connection = Network((ip_network("127.0.0.1"),)).connect(("name.example", web.server.server_address[1]), 5.0)
+    with connection:
+        assert connection.getpeername()[0] == "127.0.0.1"
+    assert asked == ["name.example"]
+
+
+def test_schemes(fetch: Callable[..., Outcome], web: Web, tmp_path: Path) -> None:
+    for uri in (f"{web.url}/m.onnx", "pvc://claim/m.onnx", "s3://bucket/m.onnx"):
+        outcome = fetch(uri, "--allow-schemes", "https,configmap")
+        assert outcome.reason == "AddressRefused"
+        assert "use one of configmap, https" in outcome.termination
+    assert fetch("pvc://claim/x", "--allow-schemes", "gopher").reason == "InvalidArguments"
+    assert fetch("pvc://claim/x", "--allow-networks", "10.0.0.1/8").reason == "InvalidArguments"
+    assert fetch("hf://o/r", "--endpoint", "ftp://host").reason == "InvalidArguments"
