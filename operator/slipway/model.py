@@ -7,10 +7,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from slipway.api.base import duration_seconds
+from slipway.api.model import Trust
 from slipway.api.spec import Spec
 from slipway.api.status import Status
 from slipway.core.observation import Symptom
+from slipway.core.plan import IMMEDIATE, Plan, plan
 from slipway.core.revision import Target, target
+from slipway.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,11 @@ class Model:
         return self.status.stable.replicas if self.status.stable else 1
 
     @property
+    def unsafe(self) -> bool:
+        """Tell whether loading the model may run code of its author."""
+        return self.spec is not None and self.spec.model.trust == Trust.UNSAFE
+
+    @property
     def history_limit(self) -> int:
         """Answer how many retired revisions are kept; where the spec cannot be read, all."""
         return self.spec.revision_history_limit if self.spec is not None else 100
@@ -84,13 +92,18 @@ class Model:
         return duration_seconds(self.spec.rollout.progress_deadline) if self.spec is not None else float("inf")
 
     @property
+    def plan(self) -> Plan:
+        """Answer the steps and checks of a rollout."""
+        return plan(self.spec.rollout) if self.spec is not None else IMMEDIATE
+
+    @property
     def timeout_seconds(self) -> float:
         """Answer how long a request may take."""
         return duration_seconds(self.spec.routing.timeout) if self.spec is not None else 30.0
 
 
-def read(obj: dict[str, Any]) -> Model:
-    """Read a stored ModelDeployment. What cannot be read becomes `spec_error`, never an exception.
+def read(obj: dict[str, Any], settings: Settings) -> Model:
+    """Read a stored ModelDeployment. What cannot be read, or is not allowed here, becomes `spec_error`, never an exception.
 
     An unreadable status is a lost one: it is rebuilt from the revisions and the routes.
     """
@@ -102,8 +115,22 @@ def read(obj: dict[str, Any]) -> Model:
         first = invalid.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in ("spec", *first["loc"]))
         error = Symptom("SpecInvalid", f"{where}: {first['msg']}; what served before goes on serving")
+    if spec is not None and (refused := _refused(spec, settings)):
+        spec, error = None, refused
     try:
         status = Status.model_validate(obj.get("status") or {})
     except ValidationError:
         status = Status()
     return Model(obj, spec, error, status)
+
+
+def _refused(spec: Spec, settings: Settings) -> Symptom | None:
+    scheme = (spec.model.uri or "").partition("://")[0]
+    if not scheme or not settings.model_schemes or scheme in settings.model_schemes:
+        return None
+    allowed = ", ".join(settings.model_schemes)
+    return Symptom(
+        "SchemeNotAllowed",
+        f"spec.model.uri: {scheme}:// is not allowed in this cluster, whose models come from {allowed}; "
+        "what served before goes on serving",
+    )

@@ -1,5 +1,6 @@
 """The routers of a namespace: their configuration from all its ModelDeployments, their pods, and what they are seen doing."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
@@ -78,6 +79,11 @@ class Routers:
             return seen
         return replace(seen, symptom=diagnose(router_pods(self._store, namespace), deployment))
 
+    def timeout_seconds(self, namespace: str, revision: str) -> float:
+        """Answer how long the routers let a request to the revision take."""
+        wanted = (route.wanted for route in self._written(namespace).routes.values())
+        return next((each.timeout_seconds for each in wanted if revision in each.ports), math.inf)
+
     def changed(self, namespace: str, before: Iterable[RouterSeen], after: Iterable[RouterSeen]) -> None:
         """Enqueue the ModelDeployments for which the routers were seen doing something else than before."""
         state = self._written(namespace)
@@ -90,7 +96,9 @@ class Routers:
     async def reconcile(self, namespace: str) -> None:
         """Bring the namespace's routers to what its ModelDeployments ask; without any, remove them."""
         models = [
-            read(obj) for obj in self._store.all(MODEL_DEPLOYMENT, namespace) if not obj["metadata"].get("deletionTimestamp")
+            read(obj, self._settings)
+            for obj in self._store.all(MODEL_DEPLOYMENT, namespace)
+            if not obj["metadata"].get("deletionTimestamp")
         ]
         if not models:
             await self._remove(namespace)

@@ -15,6 +15,9 @@ class Settings:
 
     server_image: str
     router_image: str
+    server_gpu_image: str = ""
+    model_schemes: tuple[str, ...] = ()
+    model_networks: tuple[str, ...] = ()
     watch_namespaces: tuple[str, ...] = ()
     namespace: str = "slipway-system"
     identity: str = "slipway"
@@ -52,6 +55,9 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
         )
 
     flag("server-image", None, "image of the bundled model server, also used to fetch models")
+    flag("server-gpu-image", "", "image of the bundled model server's GPU build, for models with nvidia.com/gpu in their limits")
+    flag("model-schemes", "", "comma-separated schemes that model.uri may have; empty: all", _names)
+    flag("model-networks", "", "comma-separated networks (CIDR) of private addresses that a model may be fetched from", _names)
     flag("router-image", None, "image of the router (Envoy, with bash)")
     flag("watch-namespaces", "", "comma-separated namespaces to serve; empty: all", _names)
     flag("namespace", "slipway-system", "the operator's own namespace, where its Lease lies")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.integration.client import MODEL, Client, Refused, model, models, spec_of
 from tests.integration.commands import ROOT, must, tool
 
-from slipway.api.spec import Format, Spec
+from slipway.api.model import Format
+from slipway.api.spec import Spec
 from slipway.api.status import Status
 from slipway.core.revision import target
 
@@ -24,7 +25,20 @@ RIGHT = [
     f"model: {{uri: 'https://models.example.com/m.onnx?part=1', format: ONNX, sha256: {DIGEST}}}",
     "{model: {format: Custom}, server: {image: 'ghcr.io/acme/custom:1', protocol: HTTP, port: 9000}}",
     "{model: {uri: 'pvc://models/llm/', format: Custom}, server: {image: acme/llm, protocol: OpenAI, readinessPath: /ping}}",
-    "{model: {uri: 'pvc://models/m.pkl', format: SKLearn}, server: {image: 'acme/sk@sha256:" + DIGEST + "'}}",
+    "{model: {uri: 'pvc://models/m.pkl', format: SKLearn, trust: Unsafe}, server: {image: 'acme/sk@sha256:" + DIGEST + "'}}",
+    "model: {uri: 'configmap://churn/m.ubj', format: XGBoost}",
+    "model: {uri: 'https://models.example.com/m.txt', format: LightGBM, storage: {secretName: models}}",
+    "model: {uri: 's3://models/churn/3/', format: SKLearn, maxSize: 2Gi, storage: {secretName: s3, region: eu-west-1, "
+    "endpoint: 'https://minio.example.com:9000', pathStyle: true}}",
+    "model: {uri: 'gs://models.example/churn/3/model.skops', format: SKLearn}",
+    "model: {uri: 'az://models/churn.tar.gz', format: Python, storage: {endpoint: 'https://churn.blob.core.windows.net'}}",
+    "model: {uri: 'hf://acme/churn@3f1c0a', format: ONNX, storage: {secretName: hub}}",
+    "model: {uri: 'hf://acme/churn/onnx/model.onnx@refs/pr/1', format: ONNX}",
+    "model: {uri: 'oci://registry.example.com:5000/models/churn:3', format: LightGBM}",
+    f"model: {{uri: 'oci://registry.example.com/models/churn@sha256:{DIGEST}', format: ONNX}}",
+    "{model: {uri: 'https://models.example.com/m.tgz', format: Python}, server: {image: acme/churn-server}}",
+    "server: {workers: 2, batching: {maxSize: 16, maxDelay: 5ms}, limits: {bodySize: 1Mi, headerSize: 8Ki, jsonDepth: 8, "
+    "tensorElements: 100000, concurrency: 64, requestTimeout: 2s}}",
     "server: {resources: {requests: {cpu: 500m, memory: 512Mi}, limits: {cpu: 2, memory: 1Gi}}}",
     "server: {resources: {requests: {cpu: '0.5', memory: 536870912}, limits: {memory: 512Mi, nvidia.com/gpu: 1}}}",
     "server: {resources: {limits: {nvidia.com/gpu: '2', hugepages-2Mi: 64Mi, memory: 1e9, ephemeral-storage: 1Gi}}}",
@@ -32,12 +46,15 @@ RIGHT = [
     "server: {podTemplate: {spec: {nodeSelector: {kubernetes.io/arch: arm64}, tolerations: [{operator: Exists}]}}}",
     "server: {podTemplate: {spec: {volumes: [{name: extra, emptyDir: {sizeLimit: 1Gi}}], containers: [{volumeMounts: "
     "[{name: extra, mountPath: /mnt/extra}], env: [{name: A, value: b}], envFrom: [{configMapRef: {name: c}}]}]}}}",
-    "server: {image: acme/a, podTemplate: {spec: {containers: [{name: server, args: [--fast, '8']}], runtimeClassName: nvidia, "
-    "priorityClassName: high, terminationGracePeriodSeconds: 120, imagePullSecrets: [{name: pull}]}}}",
+    "{model: {format: Custom}, server: {image: acme/a, podTemplate: {spec: {containers: [{name: server, args: [--fast, '8']}], "
+    "runtimeClassName: nvidia, priorityClassName: high, terminationGracePeriodSeconds: 120, imagePullSecrets: [{name: pull}]}}}}",
     "server: {podTemplate: {spec: {affinity: {nodeAffinity: {}}, topologySpreadConstraints: [{maxSkew: 1}]}}}",
     "scaling: {min: 3}",
     "scaling: {min: 3, max: 3}",
     "rollout: {strategy: Immediate, progressDeadline: 1h30m}",
+    "rollout: {strategy: Canary, steps: [{weight: 0}, {weight: 5, hold: 2m}, {weight: 25, hold: 5m}, {weight: 100, hold: 1h}], "
+    "checks: [{errorRate: {max: 0.5%}}, {latency: {max: 150ms, relativeToStable: 1.25}}, {latency: {percentile: 99, "
+    "relativeToStable: 2}}], minRequests: 1000, stepDeadline: 3h}",
     "routing: {hosts: [churn.example.com, '*.churn.example.com'], timeout: 1.5s}",
     "revisionHistoryLimit: 0",
     # what the design shows first, of what is built
@@ -47,10 +64,17 @@ RIGHT = [
 ]
 
 DEFAULTED = {
-    "model": {"uri": "configmap://digits/model.onnx", "format": "ONNX", "version": ""},
+    "model": {"uri": "configmap://digits/model.onnx", "format": "ONNX", "version": "", "trust": "Safe"},
     "server": {"protocol": "V2", "port": 8080},
     "scaling": {"min": 1},
-    "rollout": {"strategy": "Immediate", "progressDeadline": "10m"},
+    "rollout": {
+        "strategy": "Immediate",
+        "minRequests": 100,
+        "onFailure": "Rollback",
+        "promotion": "Automatic",
+        "progressDeadline": "10m",
+        "stepDeadline": "1h",
+    },
     "routing": {"timeout": "30s"},
     "revisionHistoryLimit": 10,
 }
@@ -104,6 +128,8 @@ def test_the_longest_name_is_accepted(cluster: Client, namespace: str) -> None:
 _NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 _QUANTITIES = st.one_of(st.integers(0, 64), st.builds("{}{}".format, st.integers(0, 999), st.sampled_from(["m", "", "Ki", "Gi"])))
 _DURATIONS = st.builds("{}{}".format, st.integers(1, 59), st.sampled_from(["s", "m", ".5s", "m30s"]))
+_WEIGHTS = st.lists(st.integers(0, 100), min_size=1, max_size=8, unique=True).map(sorted)
+_STEPS = st.builds(lambda weights, hold: [{"weight": weight, "hold": hold} for weight in weights], _WEIGHTS, _DURATIONS)
 _URIS = st.one_of(
     st.builds("configmap://{}/{}".format, _NAMES, st.from_regex(r"[-._a-zA-Z0-9]{1,40}", fullmatch=True)),
     st.builds("pvc://{}/{}".format, _NAMES, st.from_regex(r"[a-z0-9][a-z0-9/]{0,40}", fullmatch=True)),
@@ -118,21 +144,24 @@ _URIS = st.one_of(
 def specs(draw: st.DrawFn) -> dict[str, Any]:
     """Draw a right spec: any mixture of what is built."""
     image = draw(st.none() | st.builds("{}/{}:1".format, _NAMES, _NAMES))
-    formats = ["ONNX"] if image is None else [format_.value for format_ in Format]
+    formats = [format_.value for format_ in Format if format_ != Format.CUSTOM]
+    custom = image is not None and draw(st.booleans())
     label = st.from_regex(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?", fullmatch=True)
     labels = st.dictionaries(_NAMES, label, max_size=3)
     requests = draw(st.dictionaries(st.sampled_from(["cpu", "memory"]), _QUANTITIES, max_size=2))
-    model_ = {"uri": _URIS, "format": st.sampled_from(formats)}
+    uris = _URIS.filter(lambda uri: not uri.startswith("file:")) if custom else _URIS
+    model_ = {"uri": uris, "format": st.just("Custom") if custom else st.sampled_from(formats)}
     server: dict[str, Any] = {"port": st.integers(1024, 65535), "resources": st.just({"requests": requests})}
     server["podTemplate"] = st.fixed_dictionaries({"metadata": st.fixed_dictionaries({"labels": labels})})
-    if image is not None:
+    if custom:
         server["protocol"] = st.sampled_from(["V2", "OpenAI", "HTTP"])
         server["readinessPath"] = st.from_regex(r"/[a-z/]{0,20}", fullmatch=True)
     digest = st.from_regex(r"[a-f0-9]{64}", fullmatch=True)
     parts = {
         "server": st.fixed_dictionaries({} if image is None else {"image": st.just(image)}, optional=server),
         "scaling": st.fixed_dictionaries({}, optional={"min": st.integers(1, 1000)}),
-        "rollout": st.fixed_dictionaries({}, optional={"strategy": st.just("Immediate"), "progressDeadline": _DURATIONS}),
+        "rollout": st.fixed_dictionaries({}, optional={"strategy": st.just("Immediate"), "progressDeadline": _DURATIONS})
+        | st.fixed_dictionaries({"strategy": st.just("Canary"), "steps": _STEPS}, optional={"stepDeadline": _DURATIONS}),
         "routing": st.fixed_dictionaries(
             {}, optional={"hosts": st.lists(_NAMES, max_size=4, unique=True), "timeout": _DURATIONS}
         ),
@@ -157,7 +186,18 @@ FULL_STATUS: dict[str, Any] = {
     "url": "http://shown.shop",
     "selector": "slipway.dev/revision=shown-aaaaaaaa",
     "replicas": 2,
-    "stable": {"revision": "shown-aaaaaaaa", "version": "2", "digest": DIGEST, "weight": 75, "ready": 2, "replicas": 2},
+    "stable": {
+        "revision": "shown-aaaaaaaa",
+        "version": "2",
+        "digest": DIGEST,
+        "weight": 75,
+        "ready": 2,
+        "replicas": 2,
+        "requestsPerSecond": 41.5,
+        "p95": "12ms",
+        "errorRate": "0.5%",
+        "measuredAt": "2025-11-23T03:00:00Z",
+    },
     "candidate": {"revision": "shown-bbbbbbbb", "version": "3", "weight": 25, "ready": 1, "replicas": 1},
     "draining": [{"revision": "shown-cccccccc", "since": "2025-11-23T03:00:00Z"}],
     "rollout": {
@@ -253,6 +293,7 @@ def test_kubectl_get_shows_the_columns(cluster: Client, shown: str) -> None:
         "Replicas": 2,
         "Candidate": "3",
         "Weight": 25,
+        "P95": "12ms",
         "URL": "http://shown.shop",
         "Revision": "shown-aaaaaaaa",
         "Reason": "version 3 is being tried",

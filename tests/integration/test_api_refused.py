@@ -10,7 +10,6 @@ from tests.integration.commands import run, tool
 
 ONE_LABEL_TOO_LONG = "v" * 64
 DIGEST = "0123456789abcdef" * 4
-NOT_YET_URI = "not available in this version of Slipway; use configmap"
 
 # What is written under `spec` (beside a good model, where it has none), the field that the message must name, and a part of
 # the cure that it must hold.
@@ -19,12 +18,7 @@ WRONG = [
     ("{}", "spec.model", "Required value"),
     ("model: {uri: 'configmap://digits/m'}", "spec.model.format", "Required value"),
     ("model: {uri: 'configmap://digits/m', format: onnx}", "spec.model.format", 'supported values: "ONNX", "SKLearn"'),
-    (
-        "model: {uri: 'configmap://digits/m', format: SKLearn}",
-        "spec.model.format",
-        "the bundled server loads ONNX; name a server",
-    ),
-    ("model: {format: Custom}", "spec.model.format", "name a server.image for another format"),
+    ("model: {format: Custom}", "spec.model.format", "Custom needs a server.image"),
     ("model: {format: ONNX}", "spec.model.uri", "model.uri is needed: only format Custom"),
     ("model: {uri: 3, format: ONNX}", "spec.model.uri", "must be of type string"),
     ("model: {uri: '', format: ONNX}", "spec.model.uri", "must begin with one of configmap://"),
@@ -65,23 +59,80 @@ WRONG = [
         "no effect without model.uri",
     ),
     ("model: [uri, format]", "spec.model", "must be of type object"),
-    # the model, not available yet
-    ("model: {uri: 's3://bucket/m.onnx', format: ONNX}", "spec.model.uri", NOT_YET_URI),
-    ("model: {uri: 'gs://bucket/m.onnx', format: ONNX}", "spec.model.uri", NOT_YET_URI),
-    ("model: {uri: 'az://box/m.onnx', format: ONNX}", "spec.model.uri", NOT_YET_URI),
-    ("model: {uri: 'hf://org/repo@1', format: ONNX}", "spec.model.uri", NOT_YET_URI),
-    ("model: {uri: 'oci://host/repo:1', format: ONNX}", "spec.model.uri", NOT_YET_URI),
+    # remote models
+    ("model: {uri: 's3://bucket', format: ONNX}", "spec.model.uri", "must be s3://BUCKET/KEY"),
+    ("model: {uri: 's3://Bucket/m.onnx', format: ONNX}", "spec.model.uri", "must be s3://BUCKET/KEY"),
+    ("model: {uri: 's3://me:secret@bucket/m.onnx', format: ONNX}", "spec.model.uri", "must be s3://BUCKET/KEY"),
+    ("model: {uri: 's3://bucket/../other/m.onnx', format: ONNX}", "spec.model.uri", "must not hold '..'"),
+    ("model: {uri: 'gs://bucket/', format: ONNX}", "spec.model.uri", "gs://BUCKET/KEY"),
+    ("model: {uri: 'az://box//m.onnx', format: ONNX}", "spec.model.uri", "az://CONTAINER/PATH"),
+    ("model: {uri: 'hf://org/repo', format: ONNX}", "spec.model.uri", "must be hf://OWNER/REPO[/PATH]@REVISION"),
+    ("model: {uri: 'hf://repo@main', format: ONNX}", "spec.model.uri", "must be hf://OWNER/REPO[/PATH]@REVISION"),
+    ("model: {uri: 'oci://host/Repo:1', format: ONNX}", "spec.model.uri", "the repository in lower case"),
+    ("model: {uri: 'oci://host/repo@sha256:abc', format: ONNX}", "spec.model.uri", "must be oci://REGISTRY/REPOSITORY"),
+    ("model: {uri: 'oci://me:secret@host/repo:1', format: ONNX}", "spec.model.uri", "must be oci://REGISTRY/REPOSITORY"),
+    (
+        "model: {uri: 'configmap://digits/m', format: ONNX, storage: {secretName: s}}",
+        "spec.model.storage",
+        "has an effect on http(s), s3, gs, az, hf and oci only",
+    ),
+    (
+        "model: {uri: 'https://host/m', format: ONNX, storage: {endpoint: 'https://other'}}",
+        "spec.model.storage",
+        "http(s) names its host in model.uri",
+    ),
+    (
+        "model: {uri: 'gs://bucket/m', format: ONNX, storage: {region: eu-west-1}}",
+        "spec.model.storage",
+        "region and pathStyle are for s3 only",
+    ),
+    (
+        "model: {uri: 's3://bucket/m', format: ONNX, storage: {endpoint: 'https://me:secret@host'}}",
+        "spec.model.storage.endpoint",
+        "without a user name",
+    ),
+    ("model: {uri: 's3://bucket/m', format: ONNX, storage: {accessKey: x}}", "spec.model.storage.accessKey", "unknown field"),
+    ("model: {uri: 'configmap://digits/m', format: ONNX, maxSize: 1GB}", "spec.model.maxSize", "512Mi or 1Gi"),
+    # trust
+    ("model: {uri: 's3://bucket/m.pkl', format: SKLearn}", "spec.model.uri", "save the model with skops"),
+    ("model: {uri: 'hf://org/repo/m.joblib@1', format: SKLearn}", "spec.model.uri", "or set model.trust: Unsafe"),
+    ("model: {uri: 's3://bucket/m.onnx', format: ONNX, trust: Unsafe}", "spec.model.trust", "on format SKLearn only"),
+    (
+        "model: {uri: 's3://bucket/m.skops', format: SKLearn, trust: Yes}",
+        "spec.model.trust",
+        'supported values: "Safe", "Unsafe"',
+    ),
     # the server
     ("server: {image: ''}", "spec.server.image", "must be an image reference"),
     ("server: {image: 'team/my server'}", "spec.server.image", "such as registry.example.com/team/server:1"),
     ("server: {image: Team/Server}", "spec.server.image", "must be an image reference in lower case"),
-    ("server: {protocol: OpenAI}", "spec.server.protocol", "speaks V2; name a server.image"),
-    ("server: {image: x, protocol: gRPC}", "spec.server.protocol", 'supported values: "V2", "OpenAI", "HTTP"'),
+    ("server: {protocol: OpenAI}", "spec.server.protocol", "speaks V2; another protocol needs model.format: Custom"),
+    (
+        "{model: {format: Custom}, server: {image: x, protocol: gRPC}}",
+        "spec.server.protocol",
+        'supported values: "V2", "OpenAI", "HTTP"',
+    ),
     ("server: {port: 80}", "spec.server.port", "greater than or equal to 1024"),
     ("server: {port: 70000}", "spec.server.port", "less than or equal to 65535"),
     ("server: {port: http}", "spec.server.port", "must be of type integer"),
-    ("server: {readinessPath: /health}", "spec.server.readinessPath", "remove it or name a server.image"),
-    ("server: {image: x, readinessPath: health}", "spec.server.readinessPath", "begins with '/', such as /health"),
+    ("server: {readinessPath: /health}", "spec.server.readinessPath", "remove it, or use model.format: Custom"),
+    (
+        "{model: {format: Custom}, server: {image: x, readinessPath: health}}",
+        "spec.server.readinessPath",
+        "begins with '/', such as /health",
+    ),
+    ("server: {workers: 0}", "spec.server.workers", "greater than or equal to 1"),
+    ("server: {batching: {maxSize: 0}}", "spec.server.batching.maxSize", "greater than or equal to 1"),
+    ("server: {batching: {maxDelay: 2s}}", "spec.server.batching.maxDelay", "up to 1s"),
+    ("server: {limits: {bodySize: 16 MB}}", "spec.server.limits.bodySize", "512Mi or 1Gi"),
+    ("server: {limits: {jsonDepth: 1}}", "spec.server.limits.jsonDepth", "greater than or equal to 4"),
+    ("server: {limits: {concurrency: 0}}", "spec.server.limits.concurrency", "greater than or equal to 1"),
+    ("server: {limits: {requestTimeout: 10ms}}", "spec.server.limits.requestTimeout", "between 100ms and 1h"),
+    (
+        "{model: {format: Custom}, server: {image: x, workers: 2}}",
+        "spec.server",
+        "without effect on an image of your own",
+    ),
     # resources
     ("server: {resources: {requests: {cpu: 0.5}}}", "resources.requests.cpu", "must be of type integer,string"),
     ("server: {resources: {requests: {cpu: 500mm}}}", "resources.requests[cpu]", "such as 500m, 2, 512Mi"),
@@ -107,7 +158,7 @@ WRONG = [
     (
         "server: {podTemplate: {spec: {containers: [{args: [--fast]}]}}}",
         "podTemplate.spec.containers",
-        "remove them or name a server.image",
+        "remove them, or use model.format: Custom",
     ),
     (
         "server: {podTemplate: {spec: {containers: [{env: [{name: SLIPWAY_MODEL_DIR, value: /x}]}]}}}",
@@ -123,7 +174,7 @@ WRONG = [
     (
         "server: {podTemplate: {spec: {volumes: [{name: model, emptyDir: {}}]}}}",
         "podTemplate.spec.volumes[0].name",
-        "tmp, model and source are Slipway's: use another name",
+        "tmp, model, source and credentials are Slipway's: use another name",
     ),
     ("server: {podTemplate: {spec: {volumes: [{emptyDir: {}}]}}}", "volumes[0].name", "Required value"),
     (
@@ -170,20 +221,48 @@ WRONG = [
         "not available in this version of Slipway; set scaling.min",
     ),
     # the rollout
-    ("rollout: {strategy: Canary}", "spec.rollout.strategy", "not available in this version of Slipway; use Immediate"),
+    ("rollout: {strategy: Canary}", "spec.rollout.steps", "need each other"),
     ("rollout: {strategy: BlueGreen}", "spec.rollout.strategy", "not available in this version"),
     ("rollout: {strategy: Shadow}", "spec.rollout.strategy", "not available in this version"),
-    ("rollout: {strategy: ABTest}", "spec.rollout.strategy", "not available in this version"),
+    ("rollout: {strategy: ABTest}", "spec.rollout.strategy", "not available in this version of Slipway; use Canary or Immediate"),
     ("rollout: {strategy: Recreate}", "spec.rollout.strategy", 'supported values: "Canary"'),
-    ("rollout: {steps: [{weight: 5, hold: 2m}]}", "spec.rollout.steps", "strategy Immediate; remove it"),
-    ("rollout: {steps: [{weight: 101}]}", "spec.rollout.steps[0].weight", "less than or equal to 100"),
-    ("rollout: {steps: [{weight: -5}]}", "spec.rollout.steps[0].weight", "greater than or equal to 0"),
-    ("rollout: {steps: [{weight: 5, hold: 5 min}]}", "spec.rollout.steps[0].hold", "such as 250ms, 30s or 1m30s"),
-    ("rollout: {checks: [{errorRate: {max: 1%}}]}", "spec.rollout.checks", "strategy Immediate; remove it"),
-    ("rollout: {checks: [{errorRate: {max: '1'}}]}", "spec.rollout.checks[0].errorRate.max", "such as 1% or 0.5%"),
-    ("rollout: {minRequests: 100}", "spec.rollout.minRequests", "strategy Immediate; remove it"),
-    ("rollout: {onFailure: Rollback}", "spec.rollout.onFailure", "strategy Immediate; remove it"),
-    ("rollout: {promotion: Manual}", "spec.rollout.promotion", "strategy Immediate; remove it"),
+    ("rollout: {steps: [{weight: 5, hold: 2m}]}", "spec.rollout.steps", "strategy Canary need each other"),
+    ("rollout: {strategy: Canary, steps: []}", "spec.rollout.steps", "should have at least 1 items"),
+    ("rollout: {strategy: Canary, steps: [{weight: 101}]}", "spec.rollout.steps[0].weight", "less than or equal to 100"),
+    ("rollout: {strategy: Canary, steps: [{weight: -5}]}", "spec.rollout.steps[0].weight", "greater than or equal to 0"),
+    ("rollout: {strategy: Canary, steps: [{weight: 5, hold: 5 min}]}", "spec.rollout.steps[0].hold", "such as 250ms, 30s"),
+    ("rollout: {strategy: Canary, steps: [{weight: 25}, {weight: 5}]}", "spec.rollout.steps", "larger than the one before"),
+    ("rollout: {strategy: Canary, steps: [{weight: 5}, {weight: 5}]}", "spec.rollout.steps", "larger than the one before"),
+    ("rollout: {checks: [{errorRate: {max: 1%}}]}", "spec.rollout.checks", "with strategy Canary only"),
+    (
+        "rollout: {strategy: Canary, steps: [{weight: 5}], checks: [{errorRate: {max: '1'}}]}",
+        "spec.rollout.checks[0].errorRate.max",
+        "such as 1% or 0.5%",
+    ),
+    (
+        "rollout: {strategy: Canary, steps: [{weight: 5}], checks: [{errorRate: {max: 0%}}]}",
+        "spec.rollout.checks[0].errorRate.max",
+        "above 0% and below 100%",
+    ),
+    ("rollout: {strategy: Canary, steps: [{weight: 5}], checks: [{}]}", "spec.rollout.checks[0]", "one of errorRate and latency"),
+    (
+        "rollout: {strategy: Canary, steps: [{weight: 5}], checks: [{errorRate: {max: 1%}, latency: {max: 1s}}]}",
+        "spec.rollout.checks[0]",
+        "make a list entry of each",
+    ),
+    (
+        "rollout: {strategy: Canary, steps: [{weight: 5}], checks: [{latency: {percentile: 95}}]}",
+        "spec.rollout.checks[0].latency",
+        "needs max, relativeToStable, or both",
+    ),
+    (
+        "rollout: {strategy: Canary, steps: [{weight: 5}], checks: [{latency: {max: 0s}}]}",
+        "spec.rollout.checks[0].latency.max",
+        "1ms or more",
+    ),
+    ("rollout: {minRequests: 0}", "spec.rollout.minRequests", "greater than or equal to 1"),
+    ("rollout: {onFailure: Pause}", "spec.rollout.onFailure", "use Rollback"),
+    ("rollout: {promotion: Manual}", "spec.rollout.promotion", "use Automatic"),
     ("rollout: {progressDeadline: 10}", "spec.rollout.progressDeadline", "must be of type string"),
     ("rollout: {progressDeadline: '10'}", "spec.rollout.progressDeadline", "must be a duration of 1s or more"),
     ("rollout: {progressDeadline: 500ms}", "spec.rollout.progressDeadline", "must be a duration of 1s or more"),
@@ -253,7 +332,7 @@ def test_no_message_shows_a_bare_pattern(cluster: Client, namespace: str) -> Non
 
 
 def test_the_protocol_cannot_be_changed(cluster: Client, namespace: str) -> None:
-    spec = spec_of("server: {image: 'team/server:1', protocol: HTTP}")
+    spec = spec_of("{model: {format: Custom}, server: {image: 'team/server:1', protocol: HTTP}}")
     cluster.create(models(namespace), model("fixed", spec))
     at = models(namespace, "fixed")
     for change in ({"protocol": "V2"}, {"protocol": "OpenAI", "image": "team/server:2"}, None):
@@ -268,7 +347,7 @@ def test_the_protocol_cannot_be_changed(cluster: Client, namespace: str) -> None
 def test_what_is_refused_at_creation_is_refused_at_change(cluster: Client, namespace: str) -> None:
     cluster.create(models(namespace), model("changed", yaml.safe_load(MODEL)))
     with pytest.raises(Refused) as refused:
-        cluster.merge(models(namespace, "changed"), {"spec": {"rollout": {"strategy": "Canary"}}})
+        cluster.merge(models(namespace, "changed"), {"spec": {"rollout": {"strategy": "BlueGreen"}}})
     assert "spec.rollout.strategy" in refused.value.message
     assert cluster.get(models(namespace, "changed"))["metadata"]["generation"] == 1
 

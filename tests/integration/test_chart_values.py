@@ -18,10 +18,12 @@ EVERYTHING: dict[str, Any] = {
     "images": {
         "operator": {"ref": "registry.example.com/op@sha256:" + "0" * 64},
         "server": {"tag": "7"},
+        "serverGpu": {"tag": "7-gpu"},
         "router": {"repository": "team/envoy", "tag": "1.40"},
     },
     "imagePullPolicy": "Always",
     "imagePullSecrets": ["pull", "pull-more"],
+    "models": {"schemes": ["s3", "oci"], "allowedNetworks": ["10.96.0.0/16", "fd00::/8"]},
     "replicas": 3,
     "workers": 16,
     "sweepSeconds": 60.5,
@@ -87,6 +89,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"watchNamespaces": "shop"}, "/watchNamespaces", "got string, want array"),
     ({"watchNamespaces": ["Shop"]}, "/watchNamespaces/0", "does not match pattern"),
     ({"watchNamespaces": ["shop", "shop"]}, "/watchNamespaces", "items at 0 and 1 are equal"),
+    ({"models": {"schemes": ["ftp"]}}, "/models/schemes/0", "must be one of 'configmap'"),
+    ({"models": {"allowedNetworks": ["10.0.0.1"]}}, "/models/allowedNetworks/0", "does not match pattern"),
     ({"replicas": "2"}, "/replicas", "got string, want integer"),
     ({"replicas": -1}, "/replicas", "minimum"),
     ({"workers": 0}, "/workers", "minimum"),
@@ -192,6 +196,8 @@ def test_the_operator_understands_its_arguments(helm: Helm) -> None:
         if values is EVERYTHING:
             assert chosen.router_resources == EVERYTHING["router"]["resources"]
             assert chosen.image_pull_secrets == ("pull", "pull-more")
+            assert chosen.model_schemes == ("s3", "oci")
+            assert chosen.model_networks == ("10.96.0.0/16", "fd00::/8")
             assert (chosen.workers, chosen.sweep_seconds, chosen.dns_stale_seconds) == (16, 60.5, 6)
         else:
             defaults = settings.Settings(server_image=chosen.server_image, router_image=chosen.router_image)
@@ -202,12 +208,13 @@ def test_the_operator_understands_its_arguments(helm: Helm) -> None:
 @pytest.mark.parametrize(
     ("values", "images"),
     [
-        ({}, ["slipway/operator:0.1.0", "slipway/server:0.1.0", "slipway/router:0.1.0"]),
+        ({}, ["slipway/operator:0.1.0", "slipway/server:0.1.0", "slipway/server:0.1.0-gpu", "slipway/router:0.1.0"]),
         (
             EVERYTHING,
             [
                 "registry.example.com/op@sha256:" + "0" * 64,
                 "registry.example.com:5000/mirror/slipway/server:7",
+                "registry.example.com:5000/mirror/slipway/server:7-gpu",
                 "registry.example.com:5000/mirror/team/envoy:1.40",
             ],
         ),
@@ -216,7 +223,7 @@ def test_the_operator_understands_its_arguments(helm: Helm) -> None:
 def test_images(helm: Helm, values: dict[str, Any], images: list[str]) -> None:
     container = find(helm.template(values), "Deployment")["spec"]["template"]["spec"]["containers"][0]
     chosen = settings.parse(container["args"])
-    assert [container["image"], chosen.server_image, chosen.router_image] == images
+    assert [container["image"], chosen.server_image, chosen.server_gpu_image, chosen.router_image] == images
 
 
 def test_selectors_find_the_pods_whatever_the_labels(helm: Helm) -> None:

@@ -14,6 +14,7 @@ from slipway.manifests import children, envoy, model, router
 from slipway.manifests.pod import build_pod_template
 from slipway.model import Identity
 from slipway.settings import Settings
+from slipway_server.cli import build_parser
 
 SETTINGS = Settings(server_image="server:1", router_image="router:1")
 MODEL = {"uri": "configmap://models/v1.onnx", "format": "ONNX", "version": "1"}
@@ -48,9 +49,12 @@ def restricted(pod: dict[str, Any]) -> None:
         assert container["resources"]["requests"]
 
 
-@pytest.mark.parametrize("server", [{}, {"image": "acme/x:1", "protocol": "HTTP"}])
-def test_pods_are_restricted(server: dict[str, Any]) -> None:
-    restricted(template(server)["spec"])
+@pytest.mark.parametrize(
+    ("server", "format_"),
+    [({}, "ONNX"), ({"image": "acme/x:1"}, "Python"), ({"image": "acme/x:1", "protocol": "HTTP"}, "Custom")],
+)
+def test_pods_are_restricted(server: dict[str, Any], format_: str) -> None:
+    restricted(template(server, format=format_)["spec"])
     restricted(router.build_deployment("ns", SETTINGS)["spec"]["template"]["spec"])
 
 
@@ -78,6 +82,91 @@ def test_a_file_is_taken_from_the_servers_own_image() -> None:
     pod = template({"image": "acme/x:1"}, uri="file:///models/m.onnx")["spec"]
     assert pod["initContainers"][0]["image"] == "acme/x:1"
     assert template({"image": "acme/x:1"})["spec"]["initContainers"][0]["image"] == "server:1"
+
+
+def test_an_image_of_any_format_but_custom_is_built_from_ours() -> None:
+    ours = template({"image": "acme/x:1"}, format="Python")["spec"]["containers"][0]
+    assert (ours["image"], ours["args"][0], "env" in ours) == ("acme/x:1", "serve", False)
+    theirs = template({"image": "acme/x:1"}, format="Custom")["spec"]["containers"][0]
+    assert ("args" in theirs, theirs["env"][0]) == (False, {"name": "SLIPWAY_MODEL_NAME", "value": "m"})
+
+
+def arguments(container: dict[str, Any]) -> dict[str, str]:
+    """Answer the flags of a container's command; one without a value has an empty one."""
+    words = container["args"][1:]
+    following = [*words[1:], "--"]
+    pairs = zip(words, following, strict=True)
+    return {word: "" if after.startswith("--") else after for word, after in pairs if word.startswith("--")}
+
+
+def test_a_secret_is_seen_by_the_init_container_alone() -> None:
+    storage = {"secretName": "s3", "endpoint": "https://minio.example.com", "region": "eu-west-1"}
+    pod = template(uri="s3://bucket/m.onnx", storage=storage, maxSize="1Ki")["spec"]
+    (volume,) = [found for found in pod["volumes"] if found["name"] == "credentials"]
+    assert volume["secret"] == {"secretName": "s3", "optional": True, "defaultMode": 0o440}
+    assert "credentials" in [mount["name"] for mount in pod["initContainers"][0]["volumeMounts"]]
+    assert "credentials" not in [mount["name"] for mount in pod["containers"][0]["volumeMounts"]]
+    flags = arguments(pod["initContainers"][0])
+    assert flags["--endpoint"] == "https://minio.example.com"
+    assert (flags["--region"], flags["--path-style"], flags["--max-bytes"]) == ("eu-west-1", "", "1024")
+
+
+@pytest.mark.parametrize(
+    ("storage", "path_style"),
+    [
+        ({}, False),
+        ({"pathStyle": True}, True),
+        ({"endpoint": "https://host"}, True),
+        ({"endpoint": "https://host", "pathStyle": False}, False),
+    ],
+)
+def test_an_endpoint_of_ones_own_is_asked_by_path(storage: dict[str, Any], path_style: bool) -> None:
+    pod = template(uri="s3://bucket/m.onnx", storage=storage)["spec"]
+    assert ("--path-style" in pod["initContainers"][0]["args"]) is path_style
+
+
+def test_what_the_cluster_allows_is_told_to_the_init_container() -> None:
+    settings = replace(SETTINGS, model_schemes=("s3", "https"), model_networks=("10.0.0.0/8",))
+    pod = build_pod_template("m", "m-x", spec(uri="s3://bucket/m.onnx"), settings)["spec"]
+    flags = arguments(pod["initContainers"][0])
+    assert (flags["--allow-schemes"], flags["--allow-networks"]) == ("s3,https", "10.0.0.0/8")
+
+
+def test_the_servers_limits_come_from_the_resource_and_otherwise_from_the_server() -> None:
+    assert not {"--max-body", "--workers", "--batch-max-size"} & arguments(template()["spec"]["containers"][0]).keys()
+    limits = {"bodySize": "1Mi", "headerSize": 8192, "jsonDepth": 8, "tensorElements": 9, "concurrency": 7}
+    limits["requestTimeout"] = "1m30s"
+    server = {"workers": 2, "batching": {"maxDelay": "5ms"}, "limits": limits}
+    flags = arguments(template(server)["spec"]["containers"][0])
+    assert (flags["--workers"], flags["--batch-max-size"], flags["--batch-max-delay"]) == ("2", "64", "0.005")
+    assert (flags["--max-body"], flags["--max-header"], flags["--max-depth"]) == ("1048576", "8192", "8")
+    assert (flags["--max-elements"], flags["--max-concurrency"], flags["--request-timeout"]) == ("9", "7", "90")
+
+
+def test_the_server_understands_its_arguments() -> None:
+    storage = {"secretName": "s3", "endpoint": "https://minio.example.com", "region": "eu-west-1"}
+    limits = {
+        "bodySize": "1Mi",
+        "headerSize": "8Ki",
+        "jsonDepth": 8,
+        "tensorElements": 9,
+        "concurrency": 7,
+        "requestTimeout": "2s",
+    }
+    server = {"workers": 2, "batching": {"maxSize": 8, "maxDelay": "5ms"}, "limits": limits}
+    full = spec(server, uri="s3://b/m.onnx", sha256="0" * 64, storage=storage, maxSize="1Gi")
+    allowing = replace(SETTINGS, model_schemes=("s3",), model_networks=("10.0.0.0/8", "fd00::/8"))
+    for pod in (template()["spec"], build_pod_template("m", "m-x", full, allowing)["spec"]):
+        for container in (*pod["initContainers"], *pod["containers"]):
+            build_parser().parse_args(container["args"])
+
+
+@pytest.mark.parametrize(("amount", "image"), [("1", "server:1-gpu"), ("0", "server:1"), (None, "server:1")])
+def test_a_gpu_gets_the_gpu_build(amount: str | None, image: str) -> None:
+    settings = replace(SETTINGS, server_gpu_image="server:1-gpu")
+    server = {"resources": {"limits": {"nvidia.com/gpu": amount}}} if amount else {}
+    pod = build_pod_template("m", "m-x", spec(server), settings)["spec"]
+    assert (pod["containers"][0]["image"], pod["initContainers"][0]["image"]) == (image, "server:1")
 
 
 def test_the_overlay_adds_and_cannot_take_away() -> None:
@@ -160,6 +249,15 @@ def test_without_a_ready_revision_the_router_says_so() -> None:
     answer = config["virtual_hosts"][0]["routes"][0]["direct_response"]
     assert answer["status"] == 503
     assert json.loads(answer["body"]["inline_string"]) == {"error": "m has no ready revision yet"}
+
+
+def test_routers_count_what_the_meter_reads() -> None:
+    bootstrap = json.loads(envoy.build_bootstrap(None))
+    assert bootstrap["stats_flush_interval"] == "1s"
+    models, _ = bootstrap["static_resources"]["listeners"]
+    filters = models["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    assert [each["name"] for each in filters] == ["envoy.filters.http.grpc_stats", "envoy.filters.http.router"]
+    assert filters[0]["typed_config"]["stats_for_all_methods"] is False, "callers choose the names of methods"
 
 
 def test_what_a_model_costs_is_known_and_the_limit_is_an_error_before_an_outage() -> None:

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from slipway.core.symptoms import diagnose
+from slipway.core.clock import to_datetime
+from slipway.core.symptoms import diagnose, stage
 
 
 def pod(*containers: dict[str, Any], init: bool = False, deleted: bool = False, **status: Any) -> dict[str, Any]:
@@ -103,3 +104,33 @@ def test_messages_are_short_and_on_one_line() -> None:
     assert found is not None
     assert len(found.message) <= 512
     assert "\n" not in found.message
+
+
+NOW = to_datetime("2026-01-01T00:02:00Z")
+JUST = "2026-01-01T00:01:58Z"
+FETCHED = {"exitCode": 0, "finishedAt": LATER, "message": "Fetched: 12 bytes in 0.1 s, sha256 ab"}
+STAGES: list[tuple[str, dict[str, Any], tuple[str, str] | None]] = [
+    ("not begun", pod(container("fetch", waiting={"reason": "PodInitializing"}), init=True), None),
+    (
+        "fetching",
+        pod(container("fetch", running={"startedAt": EARLIER}), init=True),
+        ("FetchingModel", f"fetching its model since {EARLIER}: kubectl logs p -c fetch"),
+    ),
+    ("fetching, just begun", pod(container("fetch", running={"startedAt": JUST}), init=True), None),
+    (
+        "fetched",
+        pod(container("fetch", terminated=FETCHED), init=True),
+        ("LoadingModel", "loading its model (fetched 12 bytes in 0.1 s, sha256 ab)"),
+    ),
+    ("just fetched", pod(container("fetch", terminated={**FETCHED, "finishedAt": JUST}), init=True), None),
+    ("failed", pod(container("fetch", terminated={"exitCode": 1, "finishedAt": LATER}), init=True), None),
+    ("ready", pod(container("fetch", terminated=FETCHED), init=True, conditions=[{"type": "Ready", "status": "True"}]), None),
+    ("leaving", pod(container("fetch", running={"startedAt": EARLIER}), init=True, deleted=True), None),
+    ("without a model to fetch", pod(container(running={"startedAt": EARLIER})), None),
+]
+
+
+@pytest.mark.parametrize(("seen", "told"), [row[1:] for row in STAGES], ids=[row[0] for row in STAGES])
+def test_what_takes_a_pod_its_time(seen: dict[str, Any], told: tuple[str, str] | None) -> None:
+    found = stage([seen], NOW)
+    assert (found and (found.reason, found.message)) == told

@@ -30,7 +30,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end -}}
 
-{{/* The reference of an image, by its name below .Values.images. */}}
+{{/* The reference of an image, by its name below .Values.images, and what follows the appVersion in its default tag. */}}
 {{- define "slipway.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := index $root.Values.images (index . 1) -}}
@@ -38,6 +38,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $image.ref -}}
 {{- else -}}
 {{- with $root.Values.imageRegistry }}{{ . }}/{{ end -}}
-{{- $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion -}}
+{{- $suffix := "" -}}
+{{- if gt (len .) 2 -}}{{- $suffix = index . 2 -}}{{- end -}}
+{{- $image.repository }}:{{ $image.tag | default (printf "%s%s" $root.Chart.AppVersion $suffix) -}}
 {{- end -}}
 {{- end -}}

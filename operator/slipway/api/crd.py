@@ -33,6 +33,7 @@ _COLUMNS = (
     ("Replicas", "integer", ".status.replicas", "Pods of the serving revision", 0),
     ("Candidate", "string", ".status.candidate.version", "The version being tried", 0),
     ("Weight", "integer", ".status.candidate.weight", "Percent of requests that the candidate gets", 0),
+    ("P95", "string", ".status.stable.p95", "Latency that 95% of the requests to the version that serves do not exceed", 0),
     ("Age", "date", ".metadata.creationTimestamp", "", 0),
     ("URL", "string", ".status.url", "Where callers in the cluster reach it", 1),
     ("Revision", "string", ".status.stable.revision", "The revision that serves", 1),

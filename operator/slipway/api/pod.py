@@ -34,8 +34,8 @@ Volume = Annotated[
         json_schema_extra=_named(
             "name",
             Rule(
-                "!(self.name in ['tmp', 'model', 'source'])",
-                "the volumes tmp, model and source are Slipway's: use another name",
+                "!(self.name in ['tmp', 'model', 'source', 'credentials'])",
+                "the volumes tmp, model, source and credentials are Slipway's: use another name",
                 ".name",
             ),
         )

@@ -1,218 +1,15 @@
 """The spec of a ModelDeployment: what a user asks for."""
 
-from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
 
-from slipway.api.base import Duration, LabelValue, Percent, Quantity, Rule, Type, duration, text
-from slipway.api.pod import PodTemplate
+from slipway.api.base import Duration, Percent, Rule, Type, duration, text
+from slipway.api.model import Model
+from slipway.api.rollout import Rollout
+from slipway.api.server import Server
 
 _HOST = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
-Resources = Annotated[dict[str, Quantity], Field(max_length=16)]
-
-
-class Format(StrEnum):
-    """How the model is stored."""
-
-    ONNX = "ONNX"
-    SKLEARN = "SKLearn"
-    XGBOOST = "XGBoost"
-    LIGHTGBM = "LightGBM"
-    PYTHON = "Python"
-    CUSTOM = "Custom"
-
-
-class Protocol(StrEnum):
-    """What the server speaks: it decides the default readiness path."""
-
-    V2 = "V2"
-    OPENAI = "OpenAI"
-    HTTP = "HTTP"
-
-
-class Strategy(StrEnum):
-    """How a new revision takes over."""
-
-    CANARY = "Canary"
-    BLUE_GREEN = "BlueGreen"
-    SHADOW = "Shadow"
-    AB_TEST = "ABTest"
-    IMMEDIATE = "Immediate"
-
-
-class OnFailure(StrEnum):
-    """What happens to a candidate that fails."""
-
-    ROLLBACK = "Rollback"
-    PAUSE = "Pause"
-
-
-class Promotion(StrEnum):
-    """Who decides that a candidate that passed becomes stable."""
-
-    AUTOMATIC = "Automatic"
-    MANUAL = "Manual"
-
-
-_SAYS_SHA256 = "must be the 64 lower-case hex digits that sha256sum prints"
-
-
-class Model(Type):
-    """The model: where it lies, what it is, and how it is known to be the right one."""
-
-    uri: str | None = Field(
-        default=None,
-        max_length=2048,
-        description="Where the model lies: `configmap://NAME/KEY`, `pvc://CLAIM/PATH`, `file:///PATH` (in the image), "
-        "`http://...` or `https://...`. Without it `server.image` holds the model itself (`format: Custom`).",
-    )
-    format: Format = Field(description="How the model is stored. The bundled server loads ONNX.")
-    version: LabelValue = Field(
-        default="",
-        description="Your own label for this version. Callers see it as `model_version`.",
-    )
-    sha256: Annotated[str, text("^[a-f0-9]{64}$", _SAYS_SHA256, 64)] | None = Field(
-        default=None,
-        description="The digest of the file, in lower-case hex. A file that differs is refused before it is parsed.",
-    )
-
-    rules = (
-        Rule(
-            "has(self.uri) || self.format == 'Custom'",
-            "model.uri is needed: only format Custom, with a server.image that holds the model, goes without",
-            ".uri",
-        ),
-        Rule("has(self.uri) || !has(self.sha256)", "model.sha256 has no effect without model.uri: remove it", ".sha256"),
-        Rule(
-            "!has(self.uri) || self.uri.matches('^(configmap|pvc|file|http|https|s3|gs|az|hf|oci)://')",
-            "model.uri must begin with one of configmap:// pvc:// file:/// http:// https:// s3:// gs:// az:// hf:// oci://",
-            ".uri",
-        ),
-        Rule(
-            "!has(self.uri) || !self.uri.matches('^(s3|gs|az|hf|oci)://')",
-            "model.uri: s3, gs, az, hf and oci are not available in this version of Slipway; "
-            "use configmap, pvc, file, http or https",
-            ".uri",
-        ),
-        Rule(
-            "!has(self.uri) || !self.uri.startsWith('configmap:') || "
-            "self.uri.matches('^configmap://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[-._a-zA-Z0-9]{1,253}$')",
-            "model.uri must be configmap://NAME/KEY, with the name of a ConfigMap in this namespace and one of its keys",
-            ".uri",
-        ),
-        Rule(
-            "!has(self.uri) || !self.uri.startsWith('pvc:') || "
-            "self.uri.matches('^pvc://[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/[^/].*$')",
-            "model.uri must be pvc://CLAIM/PATH, with the name of a PersistentVolumeClaim in this namespace and the path "
-            "of a file on it",
-            ".uri",
-        ),
-        Rule(
-            "!has(self.uri) || !self.uri.startsWith('file:') || self.uri.matches('^file:///[^/].*$')",
-            "model.uri must be file:///PATH, the absolute path of a file in the image",
-            ".uri",
-        ),
-        Rule(
-            "!has(self.uri) || !self.uri.matches('^(pvc|file):') || !self.uri.matches('(^|/)[.][.](/|$)')",
-            "model.uri must not hold '..': name the file by its path below the volume or the image's root",
-            ".uri",
-        ),
-        Rule(
-            "!has(self.uri) || !self.uri.matches('^https?:') || self.uri.matches('^https?://[^/@?#]+/[^#]*$')",
-            "model.uri must be http(s)://HOST/PATH without a user name, password or fragment: "
-            "a credential in a spec is visible to whoever may read it",
-            ".uri",
-        ),
-        Rule(
-            "!has(self.uri) || !self.uri.matches('[[:space:][:cntrl:]]')",
-            "model.uri must not hold spaces or control characters: percent-encode them",
-            ".uri",
-        ),
-    )
-
-
-class ResourceRequirements(Type):
-    """Compute resources of the server's container."""
-
-    requests: Resources | None = Field(
-        default=None, description="What a pod is guaranteed, such as `cpu: 500m`, `memory: 512Mi`."
-    )
-    limits: Resources | None = Field(default=None, description="What a pod may use at most.")
-
-    rules = (
-        Rule(
-            "!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || "
-            "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) <= 0)",
-            "server.resources: a request is larger than its limit; raise the limit or lower the request",
-        ),
-        Rule(
-            "(has(self.requests) ? self.requests.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.contains('/') || "
-            "k.startsWith('hugepages-')) : true) && (has(self.limits) ? self.limits.all(k, k in ['cpu', 'memory', "
-            "'ephemeral-storage'] || k.contains('/') || k.startsWith('hugepages-')) : true)",
-            "server.resources: a resource is cpu, memory, ephemeral-storage, hugepages-SIZE or DOMAIN/NAME (nvidia.com/gpu)",
-        ),
-        Rule(
-            "!has(self.requests) || self.requests.all(k, !(k.contains('/') || k.startsWith('hugepages-')) || "
-            "(has(self.limits) && k in self.limits && "
-            "quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) == 0))",
-            "server.resources: a device such as nvidia.com/gpu, or hugepages, cannot be shared: give it in limits (a request, "
-            "if any, must be the same)",
-            ".requests",
-        ),
-        Rule(
-            "!has(self.limits) || self.limits.all(k, !k.contains('/') || quantity(string(self.limits[k])).isInteger())",
-            "server.resources: a device such as nvidia.com/gpu comes in whole numbers",
-            ".limits",
-        ),
-    )
-
-
-_SAYS_IMAGE = "must be an image reference in lower case, such as registry.example.com/team/server:1"
-_SAYS_PATH = "must be a path that begins with '/', such as /health"
-
-
-class Server(Type):
-    """What runs the model."""
-
-    image: Annotated[str, text(r"^[a-z0-9][^\s]*$", _SAYS_IMAGE, 512)] | None = Field(
-        default=None, description="Any image that answers HTTP. Default: the bundled server."
-    )
-    protocol: Protocol = Field(
-        default=Protocol.V2, description="What the server speaks. Callers depend on it, so it cannot be changed afterwards."
-    )
-    port: int = Field(default=8080, ge=1024, le=65535, description="The port that the container listens on.")
-    readiness_path: Annotated[str, text(r"^/[^\s]*$", _SAYS_PATH, 256)] | None = Field(
-        default=None,
-        description="The path that answers 200 when the model can serve. Default: `/v2/health/ready` for V2, `/health` for "
-        "OpenAI; for HTTP an open port is enough.",
-    )
-    resources: ResourceRequirements | None = Field(
-        default=None, description="Default: requests of 100m CPU and 256Mi of memory, no limits."
-    )
-    pod_template: PodTemplate | None = Field(
-        default=None, description="Node selectors, tolerations, volumes, environment and the like for the model's pods."
-    )
-
-    rules = (
-        Rule(
-            "has(self.image) || self.protocol == 'V2'",
-            "server.protocol: the bundled server speaks V2; name a server.image for another protocol",
-            ".protocol",
-        ),
-        Rule(
-            "has(self.image) || !has(self.readinessPath)",
-            "server.readinessPath has no effect on the bundled server; remove it or name a server.image",
-            ".readinessPath",
-        ),
-        Rule(
-            "has(self.image) || !has(self.podTemplate) || !has(self.podTemplate.spec) || "
-            "!has(self.podTemplate.spec.containers) || self.podTemplate.spec.containers.all(c, !has(c.args))",
-            "server.podTemplate.spec.containers[0].args: the bundled server's arguments are set by Slipway; "
-            "remove them or name a server.image",
-            ".podTemplate.spec.containers",
-        ),
-    )
 
 
 class Objective(Type):
@@ -256,75 +53,6 @@ class Scaling(Type):
     )
 
 
-class Step(Type):
-    """One step of a canary."""
-
-    weight: int = Field(ge=0, le=100, description="Percent of requests that the candidate gets.")
-    hold: Duration | None = Field(default=None, description="How long the step lasts at the least, such as `5m`.")
-
-
-class ErrorRateCheck(Type):
-    """An upper bound on the share of failed requests."""
-
-    max: Percent
-
-
-class LatencyCheck(Type):
-    """An upper bound on a latency quantile."""
-
-    percentile: int = Field(default=95, ge=50, le=99)
-    max: Duration | None = None
-    relative_to_stable: float | None = Field(default=None, ge=1)
-
-
-class Check(Type):
-    """One thing that is measured of a candidate."""
-
-    error_rate: ErrorRateCheck | None = None
-    latency: LatencyCheck | None = None
-
-
-def _unbuilt(field: str) -> Rule:
-    return Rule(
-        f"!has(self.{field})",
-        f"rollout.{field} is not available in this version of Slipway, which rolls out with strategy Immediate; remove it",
-        f".{field}",
-    )
-
-
-class Rollout(Type):
-    """How a new revision takes over."""
-
-    strategy: Strategy = Field(
-        default=Strategy.IMMEDIATE,
-        description="Immediate: the new revision gets all requests as soon as all its replicas are ready and every router "
-        "sees them; the old one leaves after its last request.",
-    )
-    steps: Annotated[list[Step], Field(min_length=1, max_length=32)] | None = Field(
-        default=None, description="Steps of a canary."
-    )
-    checks: Annotated[list[Check], Field(min_length=1, max_length=16)] | None = Field(
-        default=None, description="Checks of a canary."
-    )
-    min_requests: int | None = Field(default=None, ge=1, description="How many requests a step must have seen.")
-    on_failure: OnFailure | None = Field(default=None, description="What happens to a candidate that fails its checks.")
-    promotion: Promotion | None = Field(default=None, description="Whether a candidate that passed is promoted by itself.")
-    progress_deadline: Annotated[str, duration("duration(self) >= duration('1s')", " of 1s or more")] = Field(
-        default="10m",
-        description="How long a candidate may take to become ready. After that it is withdrawn and what served goes on "
-        "serving; a change of the spec tries again.",
-    )
-
-    rules = (
-        Rule(
-            "self.strategy == 'Immediate'",
-            "rollout.strategy: Canary, BlueGreen, Shadow and ABTest are not available in this version of Slipway; use Immediate",
-            ".strategy",
-        ),
-        *(_unbuilt(field) for field in ("steps", "checks", "minRequests", "onFailure", "promotion")),
-    )
-
-
 _SAYS_HOST = "must be a host name in lower case without scheme, port or path, such as churn.example.com or *.example.com"
 _A_REQUEST = "duration(self) >= duration('1ms') && duration(self) <= duration('1h')"
 
@@ -356,9 +84,33 @@ class Spec(Type):
 
     rules = (
         Rule(
-            "has(self.server.image) || self.model.format == 'ONNX'",
-            "model.format: the bundled server loads ONNX; name a server.image for another format",
+            "self.model.format != 'Custom' || has(self.server.image)",
+            "model.format: Custom needs a server.image that knows what to do with the model",
             ".model.format",
+        ),
+        Rule(
+            "self.model.format == 'Custom' || self.server.protocol == 'V2'",
+            "server.protocol: Slipway's server speaks V2; another protocol needs model.format: Custom and a server.image",
+            ".server.protocol",
+        ),
+        Rule(
+            "self.model.format == 'Custom' || !has(self.server.readinessPath)",
+            "server.readinessPath has no effect on Slipway's server; remove it, or use model.format: Custom and a server.image",
+            ".server.readinessPath",
+        ),
+        Rule(
+            "self.model.format == 'Custom' || !has(self.server.podTemplate) || !has(self.server.podTemplate.spec) || "
+            "!has(self.server.podTemplate.spec.containers) || self.server.podTemplate.spec.containers.all(c, !has(c.args))",
+            "server.podTemplate.spec.containers[0].args: the arguments of Slipway's server are set by Slipway; "
+            "remove them, or use model.format: Custom and a server.image",
+            ".server.podTemplate.spec.containers",
+        ),
+        Rule(
+            "self.model.format != 'Custom' || "
+            "!(has(self.server.workers) || has(self.server.batching) || has(self.server.limits))",
+            "server.workers, batching and limits are settings of Slipway's server, without effect on an image of your own; "
+            "remove them",
+            ".server",
         ),
         Rule(
             "self.server.protocol == oldSelf.server.protocol",

@@ -29,7 +29,7 @@ class Phase(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """The conditions that every ModelDeployment has."""
+    """The conditions that every ModelDeployment has, and UnsafeModel, which only one that asks for it has."""
 
     READY = "Ready"
     AVAILABLE = "Available"
@@ -37,6 +37,7 @@ class ConditionType(StrEnum):
     ROUTES_LIVE = "RoutesLive"
     SPEC_VALID = "SpecValid"
     SCALING_ACTIVE = "ScalingActive"
+    UNSAFE_MODEL = "UnsafeModel"
 
 
 class Condition(_Remembered):
@@ -59,6 +60,19 @@ class RevisionStatus(_Remembered):
     weight: int = Field(default=0, ge=0, le=100, description="Percent of requests asked of the routers.")
     ready: int = Field(default=0, description="Ready pods.")
     replicas: int = Field(default=0, description="Pods asked for.")
+    requests_per_second: float | None = Field(
+        default=None, description="Over the minute before `measuredAt`, as are the next two; none while it had no request yet."
+    )
+    p95: str | None = Field(
+        default=None, description="Latency that 95% of the requests did not exceed, as the routers measure it, such as `12ms`."
+    )
+    error_rate: str | None = Field(
+        default=None, description="Requests that failed by no fault of their callers (5xx, gRPC errors, cut off), such as `0.5%`."
+    )
+    measured_at: Time | None = Field(
+        default=None,
+        description="When the three were measured. They are written when they moved by more than 10%, at most once a minute.",
+    )
 
 
 class Draining(_Remembered):
@@ -73,6 +87,9 @@ class RolloutStatus(_Remembered):
 
     revision: str = Field(description="The candidate.")
     since: Time = Field(description="When the candidate was made.")
+    step: int = Field(default=0, description="The step under way, counted from 1; 0 before the first.")
+    steps: int = Field(default=0, description="How many steps there are, the one to all requests included.")
+    step_since: Time | None = Field(default=None, description="When the step's weight was seen live in every router.")
     live_weight: int = Field(default=0, description="Percent of requests that every router gives the candidate.")
     outcome: Literal["Failed"] | None = Field(default=None, description="Set when the candidate was withdrawn.")
     reason: str | None = Field(default=None, description="Why the candidate is not ready, or was withdrawn.")

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from slipway.core.figures import Figures
+
 
 @dataclass(frozen=True)
 class Symptom:
@@ -19,6 +21,10 @@ class RevisionSeen:
     replicas: int = 0
     ready: int = 0
     symptom: Symptom | None = None
+    stage: Symptom | None = None
+    """What its first pod that is not ready does to become so: it fetches or loads its model."""
+    figures: Figures | None = None
+    """What its callers got over the last LIVE_SECONDS."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
+from slipway.core.clock import to_datetime
 from slipway.core.observation import Symptom
 
 Pod = Mapping[str, Any]
@@ -12,6 +14,7 @@ Container = Mapping[str, Any]
 # What the server's image writes as its termination message: "Reason: a sentence that says what, where and the cure".
 _TERMINATION = re.compile(r"^([A-Z][A-Za-z]+): (.+)", re.DOTALL)
 _MESSAGE_MAX = 512
+STAGE_SECONDS = 5.0
 _PULL_REASONS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
@@ -114,6 +117,34 @@ def diagnose(pods: Iterable[Pod], deployment: Mapping[str, Any]) -> Symptom | No
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
             return Symptom(condition.get("reason", "FailedCreate"), short(condition.get("message", "pods cannot be created")))
     return None
+
+
+def stage(pods: Iterable[Pod], now: datetime) -> Symptom | None:
+    """Answer what takes the first slow pod its time: FetchingModel, or LoadingModel with what was fetched.
+
+    Only what lasts STAGE_SECONDS is told: most models are there sooner, and nobody need read of it.
+    """
+    for pod in pods:
+        fetch = next((each for each in pod.get("status", {}).get("initContainerStatuses", ()) if each["name"] == "fetch"), None)
+        if fetch is None or pod["metadata"].get("deletionTimestamp") or _ready(pod):
+            continue
+        state = fetch.get("state", {})
+        running, ended = state.get("running"), state.get("terminated")
+        if running and _lasts(running.get("startedAt"), now):
+            how = f"fetching its model since {running['startedAt']}: kubectl logs {pod['metadata']['name']} -c fetch"
+            return Symptom("FetchingModel", how)
+        if ended and ended.get("exitCode") == 0 and _lasts(ended.get("finishedAt"), now):
+            said = _TERMINATION.match((ended.get("message") or "").strip())
+            return Symptom("LoadingModel", short(f"loading its model (fetched {said[2]})" if said else "loading its model"))
+    return None
+
+
+def _lasts(since: str | None, now: datetime) -> bool:
+    return since is not None and (now - to_datetime(since)).total_seconds() >= STAGE_SECONDS
+
+
+def _ready(pod: Pod) -> bool:
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in pod.get("status", {}).get("conditions", ()))
 
 
 def _containers(pod: Pod) -> list[Container]:

@@ -3,13 +3,19 @@
 from typing import Any
 from urllib.parse import urlsplit
 
+from slipway.api.base import duration_seconds
+from slipway.api.model import Format
 from slipway.api.pod import PodOverlay
-from slipway.api.spec import Protocol, Spec
+from slipway.api.server import Protocol
+from slipway.api.spec import Spec
+from slipway.core import quantity
 from slipway.manifests.labels import CONTAINER_SECURITY, POD_SECURITY, REVISION_LABEL, USER, model_labels, spread
 from slipway.settings import Settings
 
 MODEL_DIR = "/mnt/models"
 SOURCE_DIR = "/mnt/source"
+CREDENTIALS_DIR = "/mnt/credentials"
+GPU = "nvidia.com/gpu"
 _DEFAULT_REQUESTS = {"cpu": "100m", "memory": "256Mi"}
 # A pod answers for `dns_stale_seconds` after its deletion, then finishes what it has.
 _FINISH_SECONDS = 30
@@ -21,12 +27,13 @@ def build_pod_template(name: str, revision: str, spec: Spec, settings: Settings)
     It is rendered once, when the revision is made, and kept in its ControllerRevision: an upgrade of the operator
     therefore restarts no model.
     """
-    image = spec.server.image or settings.server_image
+    image = spec.server.image or _bundled_image(spec, settings)
     fetched = spec.model.uri is not None
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {}}]
     if fetched:
         volumes.append({"name": "model", "emptyDir": {}})
         volumes += _source_volume(spec.model.uri or "")
+        volumes += _credentials_volume(spec)
     pod: dict[str, Any] = {
         "metadata": {"labels": model_labels(name, revision)},
         "spec": {
@@ -56,30 +63,56 @@ def _source_volume(uri: str) -> list[dict[str, Any]]:
     return []
 
 
+def _credentials_volume(spec: Spec) -> list[dict[str, Any]]:
+    storage = spec.model.storage
+    if storage is None or storage.secret_name is None:
+        return []
+    # Optional, for the same reason; readable for the pod's group alone.
+    return [{"name": "credentials", "secret": {"secretName": storage.secret_name, "optional": True, "defaultMode": 0o440}}]
+
+
+def _bundled_image(spec: Spec, settings: Settings) -> str:
+    limits = (spec.server.resources and spec.server.resources.limits) or {}
+    wants_gpu = quantity.parse(str(limits.get(GPU, 0))) > 0
+    return settings.server_gpu_image if wants_gpu and settings.server_gpu_image else settings.server_image
+
+
 def _fetcher(spec: Spec, settings: Settings) -> dict[str, Any]:
     uri = spec.model.uri or ""
-    args = ["fetch", "--uri", uri, "--format", spec.model.format.value, "--dest", MODEL_DIR, "--source-dir", SOURCE_DIR]
+    args = ["fetch", "--uri", uri, "--format", spec.model.format.value, "--trust", spec.model.trust.value]
+    args += ["--dest", MODEL_DIR, "--source-dir", SOURCE_DIR, "--credentials-dir", CREDENTIALS_DIR]
     if spec.model.sha256:
         args += ["--sha256", spec.model.sha256]
+    if spec.model.max_size is not None:
+        args += ["--max-bytes", _bytes(spec.model.max_size)]
+    if storage := spec.model.storage:
+        args += ["--endpoint", storage.endpoint] if storage.endpoint else []
+        args += ["--region", storage.region] if storage.region else []
+        args += ["--path-style"] if storage.path_style or (storage.path_style is None and storage.endpoint) else []
+    if settings.model_schemes:
+        args += ["--allow-schemes", ",".join(settings.model_schemes)]
+    if settings.model_networks:
+        args += ["--allow-networks", ",".join(settings.model_networks)]
     mounts: list[dict[str, Any]] = [{"name": "model", "mountPath": MODEL_DIR}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - an emptyDir
     if _source_volume(uri):
         mounts.append({"name": "source", "mountPath": SOURCE_DIR, "readOnly": True})
+    if _credentials_volume(spec):
+        mounts.append({"name": "credentials", "mountPath": CREDENTIALS_DIR, "readOnly": True})
     # file:///PATH is a path in the server's image; what is fetched otherwise is fetched by the bundled one.
-    in_image = uri.startswith("file:") and spec.server.image
+    image = spec.server.image if uri.startswith("file:") else None
     return {
         "name": "fetch",
-        "image": spec.server.image if in_image else settings.server_image,
+        "image": image or settings.server_image,
         "imagePullPolicy": settings.image_pull_policy,
         "args": args,
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": CONTAINER_SECURITY | ({} if in_image else {"runAsUser": USER, "runAsGroup": USER}),
+        "securityContext": CONTAINER_SECURITY | {"runAsUser": USER, "runAsGroup": USER},
         "volumeMounts": mounts,
     }
 
 
 def _server(name: str, revision: str, spec: Spec, image: str, settings: Settings) -> dict[str, Any]:
-    bundled = spec.server.image is None
     mounts: list[dict[str, Any]] = [{"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - an emptyDir
     if spec.model.uri is not None:
         mounts.append({"name": "model", "mountPath": MODEL_DIR, "readOnly": True})
@@ -97,10 +130,8 @@ def _server(name: str, revision: str, spec: Spec, image: str, settings: Settings
         "lifecycle": {"preStop": {"sleep": {"seconds": settings.dns_stale_seconds}}},
         "volumeMounts": mounts,
     }
-    if bundled:
-        container["args"] = ["serve", "--model-dir", MODEL_DIR, "--name", name, "--revision", revision]
-        container["args"] += ["--version", spec.model.version or revision, "--port", str(spec.server.port)]
-        container["args"] += ["--format", spec.model.format.value]
+    if spec.model.format != Format.CUSTOM:
+        container["args"] = _server_args(name, revision, spec)
         container["livenessProbe"] = {
             "httpGet": {"path": "/v2/health/live", "port": "http"},
             "periodSeconds": 10,
@@ -117,6 +148,32 @@ def _server(name: str, revision: str, spec: Spec, image: str, settings: Settings
             {"name": "SLIPWAY_REVISION", "value": revision},
         ]
     return container
+
+
+def _server_args(name: str, revision: str, spec: Spec) -> list[str]:
+    """Answer the arguments of Slipway's server. What is not set is left to the server's own defaults (`serve --help`)."""
+    args = ["serve", "--model-dir", MODEL_DIR, "--name", name, "--revision", revision]
+    args += ["--version", spec.model.version or revision, "--port", str(spec.server.port)]
+    args += ["--format", spec.model.format.value, "--trust", spec.model.trust.value]
+    if spec.server.workers is not None:
+        args += ["--workers", str(spec.server.workers)]
+    if batching := spec.server.batching:
+        args += ["--batch-max-size", str(batching.max_size), "--batch-max-delay", f"{duration_seconds(batching.max_delay):g}"]
+    if limits := spec.server.limits:
+        chosen = {
+            "--max-body": None if limits.body_size is None else _bytes(limits.body_size),
+            "--max-header": None if limits.header_size is None else _bytes(limits.header_size),
+            "--max-depth": limits.json_depth,
+            "--max-elements": limits.tensor_elements,
+            "--max-concurrency": limits.concurrency,
+            "--request-timeout": None if limits.request_timeout is None else f"{duration_seconds(limits.request_timeout):g}",
+        }
+        args += [str(part) for flag, value in chosen.items() if value is not None for part in (flag, value)]
+    return args
+
+
+def _bytes(amount: int | str) -> str:
+    return str(int(quantity.parse(str(amount))))
 
 
 def _resources(spec: Spec) -> dict[str, Any]:
