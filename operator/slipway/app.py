@@ -6,12 +6,13 @@ import random
 import signal
 import time
 from collections.abc import Coroutine, Iterable
+from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any
 
 import aiohttp
 
-from slipway import handlers, health
+from slipway import handlers, health, live
 from slipway.core.observation import RouterSeen
 from slipway.kube.api import Api, ApiError
 from slipway.kube.informer import Informer
@@ -30,6 +31,7 @@ from slipway.settings import Settings
 log = logging.getLogger(__name__)
 _STOP_SECONDS = 1.0
 _STALE_SECONDS = 0.1
+_FIGURES_SECONDS = 10.0
 
 
 class End(Enum):
@@ -47,8 +49,13 @@ class App:
         self._api, self._settings = api, settings
         self._store = Store()
         self._queue = WorkQueue()
-        self._meter = Meter(lambda namespace: addresses(self._store, namespace), self._routers_seen)
-        self._metrics = Metrics(self._store, self._queue, api)
+        self._meter = Meter(
+            lambda namespace: addresses(self._store, namespace),
+            self._routers_seen,
+            lambda namespace: live.rolling(self._store, namespace),
+            lambda namespace, revision: self._reconciler.routers.timeout_seconds(namespace, revision),
+        )
+        self._metrics = Metrics(self._store, self._queue, self._meter, api)
         self._reconciler = Reconciler(api, self._store, self._meter, self._queue, settings)
         self._stop = asyncio.Event()
         self._standby = True
@@ -112,6 +119,7 @@ class App:
             kopf = handlers.run(self._store, self._notify, spaces, identity, self._listen_for_signals)
             group.create_task(kopf)
             group.create_task(self._sweep_for_ever())
+            group.create_task(self._show_figures_for_ever())
             for _ in range(self._settings.workers):
                 group.create_task(self._worker())
 
@@ -168,6 +176,13 @@ class App:
             for obj in self._store.all(MODEL_DEPLOYMENT):
                 self._queue.add((obj["metadata"]["namespace"], obj["metadata"]["name"]))
             self._enqueue_router_namespaces()
+
+    async def _show_figures_for_ever(self) -> None:
+        """Bring up the ModelDeployments whose live figures are worth a write: no event tells of them."""
+        while True:
+            await asyncio.sleep(_FIGURES_SECONDS)
+            for key in live.unwritten(self._store, self._meter, datetime.now(UTC)):
+                self._queue.add(key)
 
     def _notify(self, obj: dict[str, Any]) -> None:
         metadata = obj["metadata"]

@@ -7,18 +7,35 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from slipway.api.status import Phase
+from slipway.core.figures import LIVE_SECONDS
 from slipway.kube.api import Api
 from slipway.kube.kinds import MODEL_DEPLOYMENT
 from slipway.kube.store import Store
+from slipway.live import roles
+from slipway.meter.meter import Meter
 from slipway.queue import WorkQueue
 
+# The counts that are shown one by one.
+_KINDS = (
+    "server_errors",
+    "client_errors",
+    "timeouts",
+    "resets",
+    "connect_failures",
+    "overflows",
+    "no_endpoint",
+    "grpc_errors",
+    "retries",
+    "abandoned",
+)
+_QUANTILES = (0.5, 0.95, 0.99)
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class Metrics:
-    """All of the operator's metrics. What the store and the queue know is read when asked for, not kept twice."""
+    """All of the operator's metrics. What store, queue and meter know is read when asked for, not kept twice."""
 
-    def __init__(self, store: Store, queue: WorkQueue, api: Api) -> None:
+    def __init__(self, store: Store, queue: WorkQueue, meter: Meter, api: Api) -> None:
         self.registry = CollectorRegistry()
         self.reconcile_seconds = Histogram(
             "slipway_reconcile_duration_seconds", "Time of one reconcile.", registry=self.registry, buckets=_BUCKETS
@@ -30,6 +47,7 @@ class Metrics:
             registry=self.registry,
         )
         self.registry.register(_Live(store, queue, api))
+        self.registry.register(_Callers(store, meter))
 
 
 class _Live(Collector):
@@ -65,3 +83,53 @@ class _Live(Collector):
                     weight.add_metric(which, role.get("weight", 0))
                     ready.add_metric(which, role.get("ready", 0))
         yield from (phase, weight, ready)
+
+
+class _Callers(Collector):
+    """What callers got, by revision in its role: a revision without one has no series, nor has a model that is gone."""
+
+    def __init__(self, store: Store, meter: Meter) -> None:
+        self._store, self._meter = store, meter
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what is known now: counts since this process began to look, the rest as of the last minute."""
+        labels = ["namespace", "name", "revision", "role"]
+        requests = CounterMetricFamily("slipway_requests", "Requests that came to an end.", labels=labels)
+        errors = CounterMetricFamily(
+            "slipway_request_errors",
+            "Requests that failed by no fault of their callers: the numerator of an error rate.",
+            labels=labels,
+        )
+        kinds = CounterMetricFamily(
+            "slipway_request_problems",
+            "What routers met. Kinds overlap: a timeout is a server_error too, and what was retried is no error at all.",
+            labels=[*labels, "kind"],
+        )
+        latency = GaugeMetricFamily(
+            "slipway_request_latency_seconds",
+            f"Quantiles over the last {LIVE_SECONDS:.0f} s: at most, as far as the histogram tells.",
+            labels=[*labels, "quantile"],
+        )
+        in_flight = GaugeMetricFamily("slipway_requests_in_flight", "Requests under way.", labels=labels)
+        for namespace, name, role, status in roles(self._store):
+            who = [namespace, name, status["revision"], role]
+            figures = self._meter.figures(namespace, status["revision"], LIVE_SECONDS)
+            in_flight.add_metric(who, figures.in_flight)
+            total = self._meter.total(namespace, status["revision"])
+            if total is None:
+                continue
+            requests.add_metric(who, total.counts.requests)
+            errors.add_metric(who, total.counts.errors)
+            for kind in _KINDS:
+                if count := getattr(total.counts, kind):  # most models never meet most of them
+                    kinds.add_metric([*who, kind], count)
+            for share in _QUANTILES:
+                quantile = figures.latency.quantile(share)
+                if quantile is not None:
+                    latency.add_metric([*who, f"{share:g}"], quantile.high_ms / 1000)
+        age = GaugeMetricFamily(
+            "slipway_router_scrape_age_seconds", "Time since the router answered last.", labels=["namespace", "pod"]
+        )
+        for namespace, pod, seconds in self._meter.ages():
+            age.add_metric([namespace, pod], seconds)
+        yield from (requests, errors, kinds, latency, in_flight, age)

@@ -1,21 +1,31 @@
 """observe(): the one place that gathers what the decisions see. It reads the store and the meter, never the network."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from slipway.core.figures import Figures
 from slipway.core.observation import RevisionSeen, RoutesSeen
+from slipway.core.plan import Judgement
 from slipway.core.revision import Target
 from slipway.core.rollout import World
-from slipway.core.symptoms import diagnose
+from slipway.core.symptoms import diagnose, stage
 from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD
 from slipway.kube.store import Store
 from slipway.manifests.labels import REVISION_LABEL
 from slipway.model import Model
 
 
-def observe(model: Model, store: Store, routes: RoutesSeen, now: datetime) -> World:
-    """Answer the frozen picture of one ModelDeployment's world."""
+def observe(
+    model: Model,
+    store: Store,
+    routes: RoutesSeen,
+    figures: Callable[[str], Figures],
+    judgement: Judgement,
+    now: datetime,
+) -> World:
+    """Answer the frozen picture of one ModelDeployment's world; `figures` answers a revision's."""
     pods: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for pod in store.children(model.namespace, model.name, POD):
         pods[pod["metadata"]["labels"].get(REVISION_LABEL, "")].append(pod)
@@ -25,7 +35,9 @@ def observe(model: Model, store: Store, routes: RoutesSeen, now: datetime) -> Wo
         if deployment["metadata"].get("deletionTimestamp") or not _owned(deployment, model):
             continue
         ready = sum(pod_ready(pod) for pod in pods[name])
-        revisions[name] = RevisionSeen(deployment["spec"]["replicas"], ready, diagnose(pods[name], deployment))
+        revisions[name] = RevisionSeen(
+            deployment["spec"]["replicas"], ready, diagnose(pods[name], deployment), stage(pods[name], now), figures(name)
+        )
     known = {
         obj["metadata"]["name"]: Target(
             obj["metadata"]["name"], obj["data"]["model"].get("version", ""), obj["data"]["model"].get("sha256")
@@ -42,6 +54,8 @@ def observe(model: Model, store: Store, routes: RoutesSeen, now: datetime) -> Wo
         deadline_seconds=model.deadline_seconds,
         timeout_seconds=model.timeout_seconds,
         now=now,
+        plan=model.plan,
+        judgement=judgement,
     )
 
 

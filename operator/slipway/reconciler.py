@@ -3,11 +3,16 @@
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from slipway.api.status import Status
-from slipway.core import report, rollout
+from slipway.core import live, report, rollout
+from slipway.core.figures import LIVE_SECONDS
 from slipway.core.observation import Symptom
+from slipway.core.plan import Judgement
 from slipway.core.rollout import State, World
+from slipway.core.symptoms import STAGE_SECONDS
+from slipway.judges import Judges
 from slipway.kube import events
 from slipway.kube.api import Api, ApiError
 from slipway.kube.converge import HINDRANCE_RETRY_SECONDS, Converger
@@ -49,6 +54,7 @@ class Reconciler:
         self._queue, self._settings, self._now = queue, settings, now
         self._converger = Converger(api, store)
         self._figures_due: dict[Key, datetime] = {}
+        self._judges = Judges(meter)
         self.routers = Routers(api, store, self._converger, meter, queue, settings, now)
 
     async def reconcile(self, key: Key) -> None:
@@ -60,18 +66,20 @@ class Reconciler:
         obj = self._store.get(MODEL_DEPLOYMENT, namespace, name)
         if obj is None or obj["metadata"].get("deletionTimestamp"):
             self._figures_due.pop(key, None)
+            self._judges.forget(key)
             self._queue.add(router_key(namespace))
             return  # its children carry an owner reference: the garbage collector deletes them
         if not self._meter.fresh(namespace):
             self._meter.expect(namespace)
             return  # its next scrape, at once, brings the key again: nothing is decided on routers not looked at
-        model = read(obj)
-
-        world = self._observe(model)
+        model = read(obj, self._settings)
         before = rollout.load(model.status)
+        judgement = self._judges.judge(model, before)
+
+        world = self._observe(model, judgement)
         state = rollout.decide(before, world)
         hindrance = await self._apply(model, state, world)
-        world = self._observe(model)
+        world = self._observe(model, judgement)
         told = await self._write_status(model, state, world, hindrance)
         if told and (state.weights, state.active) != (before.weights, before.active):
             self._queue.add(router_key(namespace), after=0.02)
@@ -79,9 +87,10 @@ class Reconciler:
 
         self._wake(key, model, state, world, hindrance)
 
-    def _observe(self, model: Model) -> World:
+    def _observe(self, model: Model, judgement: Judgement) -> World:
         routes = self.routers.seen(model.namespace, model.name)
-        return observe(model, self._store, routes, self._now())
+        figures = partial(self._meter.figures, model.namespace, seconds=LIVE_SECONDS)
+        return observe(model, self._store, routes, figures, judgement, self._now())
 
     async def _apply(self, model: Model, state: State, world: World) -> Symptom | None:
         """Apply the children that differ. Answer what hinders the first that is hindered."""
@@ -107,8 +116,11 @@ class Reconciler:
             hindrance=hindrance,
             url=f"http://{model.name}.{model.namespace}",
             selectors=children.selectors(state),
+            unsafe=model.unsafe,
         )
         status = report.report(model.status, subject, state, world)
+        figures = {name: seen.figures for name, seen in world.revisions.items() if seen.figures is not None}
+        status = live.with_figures(model.status, status, figures, world.now)
         wanted = status.model_dump(by_alias=True, mode="json", exclude_none=True)
         if wanted == model.raw_status or self._may_wait(model, status):
             return False
@@ -146,6 +158,8 @@ class Reconciler:
         delay = rollout.wake_after(state, world)
         if hindrance is not None:
             delay = min(delay or HINDRANCE_RETRY_SECONDS, HINDRANCE_RETRY_SECONDS)
+        if state.candidate is not None and not world.seen(state.candidate.revision).ready:
+            delay = min(delay or STAGE_SECONDS, STAGE_SECONDS)  # to tell what takes so long
         if delay is not None:
             self._queue.add(key, after=delay)
         watched = {*world.routes.written, *([state.candidate.revision] if state.candidate is not None else [])}

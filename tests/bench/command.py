@@ -2,9 +2,11 @@
 
 import argparse
 import asyncio
+import sys
 
 import uvloop
-from tests.bench import control, latency, router
+from tests.bench import control, latency, router, scrape_cost
+from tests.bench.serving import command as serving
 from tests.bench.table import Table, say
 
 DESCRIPTION = """\
@@ -13,6 +15,8 @@ Measure Slipway on this machine, on clusters of its own (hack/cluster, provider 
   control   1,000 ModelDeployments on fake nodes: time, CPU, memory, requests, restarts. Needs no root.
   router    latency and CPU that the router adds to a request. Needs root.
   latency   apply to the first good answer, and a weight written to the weight live. Needs root.
+  meter     CPU that the operator takes to know what callers get. No cluster.
+  serving   the model server beside MLServer and KServe's; no cluster, not part of "all": see serving --help.
 
 Figures are not asserted: the exit status is 0 whatever they are.
 """
@@ -20,10 +24,12 @@ Figures are not asserted: the exit status is 0 whatever they are.
 
 async def _run(options: argparse.Namespace) -> list[Table]:
     tables: list[Table] = []
-    for name in ("control", "router", "latency") if options.what == "all" else (options.what,):
+    for name in ("meter", "control", "router", "latency") if options.what == "all" else (options.what,):
         say(f"benchmark {name}")
         if name == "control":
             tables.append(await control.run(options.models, options.namespaces, options.steady_seconds, options.controller_qps))
+        elif name == "meter":
+            tables.append(await scrape_cost.run())
         elif name == "router":
             tables.append(await router.run(options.seconds, options.rounds))
         else:
@@ -33,10 +39,13 @@ async def _run(options: argparse.Namespace) -> list[Table]:
 
 def main() -> None:
     """Parse the command line, measure, print."""
+    if sys.argv[1:2] == ["serving"]:
+        serving.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(
         prog="tests/bench/run", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="?", choices=("control", "router", "latency", "all"), default="all")
+    parser.add_argument("what", nargs="?", choices=("meter", "control", "router", "latency", "all"), default="all")
     parser.add_argument("--models", type=int, default=1000, help="ModelDeployments of control (default: %(default)s)")
     parser.add_argument("--namespaces", type=int, default=20, help="namespaces of control (default: %(default)s)")
     parser.add_argument("--steady-seconds", type=int, default=120, help="of control (default: %(default)s)")

@@ -14,6 +14,7 @@ from tests.e2e import models
 from slipway.core import routing
 from slipway.manifests.router import NAME, STATE_KEY
 from slipway.meter import scrape
+from slipway.meter.statistics import Statistics
 
 _POLL_SECONDS = 0.02
 
@@ -109,8 +110,8 @@ async def _routes(slipway: Installed, namespace: str, name: str, switch: Switch)
     pods: list[Any] = [(pod["metadata"]["name"], pod["status"]["podIP"]) for pod in await slipway.routers(namespace)]
     async with aiohttp.ClientSession() as session:
         while True:
-            seen = await asyncio.gather(*(scrape.scrape(session, pod, address, True) for pod, address in pods))
-            if all(router.route_version >= switch.version for router in seen):
+            seen = await asyncio.gather(*(scrape.scrape(session, pod, address, True, Statistics()) for pod, address in pods))
+            if all(router.route_version >= switch.version for router, _ in seen):
                 break
             await asyncio.sleep(_POLL_SECONDS)
     switch.live = loop.time()

@@ -17,10 +17,40 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def tree(pid: int) -> list[int]:
+    """Answer a process and its descendants, itself first."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            children.setdefault(int(fields[1]), []).append(int(folder.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, [])
+    return found
+
+
+def tree_cpu_seconds(pid: int) -> float:
+    """Answer the CPU time of a process and its living descendants so far."""
+    return sum(map(cpu_seconds, tree(pid)))
+
+
+def tree_megabytes(pid: int) -> float:
+    """Answer the resident size now of a process and its descendants; what they share counts for each."""
+    return sum(_status(each, "VmRSS") for each in tree(pid))
+
+
 def peak_megabytes(pid: int) -> float:
     """Answer the largest resident size that a process had."""
+    return _status(pid, "VmHWM")
+
+
+def _status(pid: int, field: str) -> float:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
 
 
 class Process:

@@ -24,6 +24,7 @@ from slipway.kube.kinds import CONFIG_MAP, POD
 from slipway.kube.store import Store
 from slipway.manifests import labels, router
 from slipway.meter import meter
+from slipway.meter.statistics import Statistics
 from slipway.observe import pod_ready
 from slipway.queue import Key, WorkQueue
 
@@ -39,7 +40,9 @@ class FakeRouters:
         self._versions: dict[str, tuple[str, int]] = {}
         self.scrapes = 0
 
-    async def scrape(self, session: aiohttp.ClientSession, pod: str, address: str, ready: bool) -> RouterSeen:
+    async def scrape(
+        self, session: aiohttp.ClientSession, pod: str, address: str, ready: bool, statistics: Statistics
+    ) -> tuple[RouterSeen, set[str]]:
         """Stand in for slipway.meter.scrape.scrape."""
         self.scrapes += 1
         if pod not in self._namespaces:
@@ -47,7 +50,7 @@ class FakeRouters:
         namespace = self._namespaces[pod]
         pods = self._store.all(POD, namespace)
         healthy = Counter(obj["metadata"]["labels"].get(labels.REVISION_LABEL, "") for obj in pods if pod_ready(obj))
-        return RouterSeen(pod, ready, True, self._version(namespace), healthy)
+        return RouterSeen(pod, ready, True, self._version(namespace), healthy), set()
 
     def _version(self, namespace: str) -> int:
         config = self._store.get(CONFIG_MAP, namespace, router.NAME)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _started = time.monotonic()
@@ -38,10 +39,14 @@ class Table:
     def markdown(self) -> str:
         """Answer the table."""
         cells = [("figure", "measured", "goal", "peer or floor"), *((r.what, r.measured, r.goal, r.peers) for r in self.rows)]
-        widths = [max(len(row[column]) for row in cells) for column in range(4)]
-        lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
-        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-        return "\n".join([f"### {self.title}", "", *lines, "", *self.notes])
+        return "\n".join([f"### {self.title}", "", *grid(cells), "", *self.notes])
+
+
+def grid(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Answer the lines of a Markdown table; the first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
 def median(values: list[float]) -> float:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ class Figures:
 
     requests: int
     failed: int
+    seconds: float
     p50_ms: float
     p99_ms: float
 
@@ -36,8 +38,13 @@ async def load(address: str, port: int, host: str, path: str, body: str, connect
         asked.stopping.set()
         await running
         report = json.loads(json.dumps(asked.report()))
-        return Figures(report["requests"], report["failed"], report["p50_ms"], report["p99_ms"])
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(_LUA), f"http://{address}:{port}{path}"]
-    wrk = await asyncio.create_subprocess_exec(*command, "--", host, body, stdout=asyncio.subprocess.PIPE)
-    output, _ = await wrk.communicate()
+        return Figures(report["requests"], report["failed"], seconds, report["p50_ms"], report["p99_ms"])
+    return await wrk(f"http://{address}:{port}{path}", [host, body], connections, seconds)
+
+
+async def wrk(url: str, arguments: list[str], connections: int, seconds: float, prefix: Sequence[str] = ()) -> Figures:
+    """Run wrk with infer.lua and its arguments, behind the words of `prefix`."""
+    how = ["-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "30s", "-s", str(_LUA)]
+    process = await asyncio.create_subprocess_exec(*prefix, "wrk", *how, url, "--", *arguments, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
     return Figures(**json.loads(output.decode().strip().splitlines()[-1]))

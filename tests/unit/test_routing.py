@@ -8,7 +8,6 @@ from hypothesis import given
 from slipway.core import routing
 from slipway.core.observation import RouterSeen
 from slipway.core.routing import RouterState, Wanted
-from slipway.meter.scrape import parse
 
 ONE = Wanted({"m-a": 100}, {"m-a": 8080})
 TWO = Wanted({"m-b": 100, "m-a": 0}, {"m-a": 8080, "m-b": 8080}, ("h.example.com",), 5.0)
@@ -121,13 +120,3 @@ def test_affected_are_those_for_whom_a_router_does_something_else() -> None:
 def test_an_unreadable_state_is_none() -> None:
     for text in ("", "{", "[]", '{"version": 1}', '{"version": "x", "routes": {}}', '{"version": 1, "routes": {"m": {}}}'):
         assert routing.load(text) == RouterState()
-
-
-def test_a_scrape_is_read() -> None:
-    text = (
-        "cluster.m-a.membership_healthy: 2\ncluster.m-a.upstream_rq_active: 1\ncluster.admin.membership_healthy: 1\n"
-        'http.models.rds.models.version_text: "1795404757810"\n'
-    )
-    seen = parse("r", True, text)
-    assert (seen.answered, seen.route_version, seen.healthy["m-a"], seen.active) == (True, 1795404757810, 2, {"m-a": 1})
-    assert parse("r", True, 'http.models.rds.models.version_text: ""\n').route_version == 0

@@ -28,6 +28,8 @@ def build_bootstrap(heap_bytes: int | None) -> str:
             "dynamic_resources": {"cds_config": _file("clusters.json")},
             "static_resources": {"listeners": [_models_listener(), _stats_listener()], "clusters": [_admin_cluster()]},
             "overload_manager": _overload(heap_bytes),
+            # Histograms are put together at every flush, counters at once: the meter's latencies lag its counts by this much.
+            "stats_flush_interval": "1s",
         }
     )
 
@@ -78,7 +80,8 @@ def _cluster(revision: str, port: int, namespace: str, domain: str) -> dict[str,
             "split_external_local_origin_errors": True,
             "interval": "1s",
             "base_ejection_time": "2s",
-            "max_ejection_percent": 100,
+            # Half at most: a lone endpoint is never ejected, so a model that times out is slow, not gone.
+            "max_ejection_percent": 50,
             "enforcing_consecutive_5xx": 0,
             "enforcing_success_rate": 0,
         },
@@ -186,7 +189,7 @@ def _models_listener() -> dict[str, Any]:
                 "content_type": "application/json",
             },
         },
-        "http_filters": [_router_filter()],
+        "http_filters": [_grpc_statistics(), _router_filter()],
         "rds": {"route_config_name": ROUTES, "config_source": _file("routes.json")},
     }
     return _listener("models", HTTP_PORT, manager)
@@ -212,6 +215,17 @@ def _listener(name: str, port: int, manager: dict[str, Any]) -> dict[str, Any]:
         "name": name,
         "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},  # noqa: S104 - a pod's own address
         "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": typed}]}],
+    }
+
+
+def _grpc_statistics() -> dict[str, Any]:
+    """Count gRPC answers by their status, without names of services or methods: an error of gRPC is 200 to HTTP."""
+    return {
+        "name": "envoy.filters.http.grpc_stats",
+        "typed_config": {
+            "@type": f"{_TYPE}.extensions.filters.http.grpc_stats.v3.FilterConfig",
+            "stats_for_all_methods": False,
+        },
     }
 
 

@@ -1,45 +1,35 @@
-"""Reads one router's statistics."""
+"""Asks one router for its statistics."""
 
 import aiohttp
 
 from slipway.core.observation import RouterSeen
-from slipway.manifests.envoy import ROUTES, STATS_PORT
+from slipway.manifests.envoy import STATS_PORT
+from slipway.meter.statistics import QUERY, Statistics
 
-# A regular expression of Envoy statistics: the version of the routes in force, configurations refused, and for each cluster
-# (a revision) its usable endpoints and its requests in flight.
-_FILTER = (
-    rf"(\.rds\.{ROUTES}\.(version_text|update_rejected)|cluster_manager\.cds\.update_rejected"
-    r"|^cluster\.[^.]+\.(membership_healthy|upstream_rq_active))$"
-)
 _TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 
 
-async def scrape(session: aiohttp.ClientSession, pod: str, address: str, ready: bool) -> RouterSeen:
-    """Ask the router pod at `address` (IP). One that does not answer within 2 s is seen as silent."""
+async def scrape(
+    session: aiohttp.ClientSession, pod: str, address: str, ready: bool, statistics: Statistics
+) -> tuple[RouterSeen, set[str]]:
+    """Ask the router pod at `address` (IP), and bring its statistics up to date. One silent for 2 s is seen as silent.
+
+    Answers also the revisions of which something was counted since the statistics were read last.
+    """
     host = f"[{address}]" if ":" in address else address
     try:
-        async with session.get(f"http://{host}:{STATS_PORT}/stats", params={"filter": _FILTER}, timeout=_TIMEOUT) as answer:
+        async with session.get(f"http://{host}:{STATS_PORT}/stats", params=QUERY, timeout=_TIMEOUT) as answer:
             if answer.status != 200:
-                return RouterSeen(pod, ready)
-            return parse(pod, ready, await answer.text())
+                return RouterSeen(pod, ready), set()
+            text = await answer.text(encoding="utf-8")
     except (aiohttp.ClientError, TimeoutError, OSError):
-        return RouterSeen(pod, ready)
+        return RouterSeen(pod, ready), set()
+    changed = statistics.read(text)
+    return seen(pod, ready, statistics), changed
 
 
-def parse(pod: str, ready: bool, text: str) -> RouterSeen:
-    """Read Envoy's text form of statistics: one `name: value` a line."""
-    version = rejected = 0
-    healthy: dict[str, int] = {}
-    active: dict[str, int] = {}
-    for line in text.splitlines():
-        name, _, value = line.partition(": ")
-        if name.endswith(".version_text"):
-            digits = value.strip('"')
-            version = int(digits) if digits.isdigit() else 0
-        elif name.endswith(".update_rejected"):
-            rejected += int(value)
-        elif name.endswith(".membership_healthy"):
-            healthy[name[8:-19]] = int(value)
-        elif name.endswith(".upstream_rq_active"):
-            active[name[8:-19]] = int(value)
-    return RouterSeen(pod, ready, True, version, healthy, active, rejected=rejected)
+def seen(pod: str, ready: bool, statistics: Statistics) -> RouterSeen:
+    """Answer what a router that has answered was seen doing."""
+    return RouterSeen(
+        pod, ready, True, statistics.route_version, statistics.healthy, statistics.active, rejected=statistics.rejected
+    )

@@ -1,0 +1,119 @@
+"""The live figures of status: shown with whatever is written anyway, else only where they have moved, once a minute at most."""
+
+import math
+from collections.abc import Mapping
+from datetime import datetime
+
+from slipway.api.base import duration_seconds
+from slipway.api.status import RevisionStatus, Status
+from slipway.core.clock import stamp, to_datetime
+from slipway.core.figures import Figures
+
+# So long a time of measuring makes a figure.
+_LEAST_SECONDS = 10.0
+WRITE_SECONDS = 60.0
+# What a figure must have moved by, and beyond the noise of its sample: a steady load is written of by nobody.
+_MOVED = 0.1
+_SIGMAS = 3.0
+_PERCENTILE = 0.95
+
+
+def with_figures(before: Status, status: Status, figures: Mapping[str, Figures], now: datetime) -> Status:
+    """Answer the status with figures (by revision) in its roles.
+
+    Where nothing else differs from `before`, they are as before unless one is overdue.
+    """
+    had = {role.revision: role for role in (before.stable, before.candidate) if role is not None}
+
+    def kept(role: RevisionStatus | None) -> RevisionStatus | None:
+        return None if role is None else _copied(role, had.get(role.revision, role))
+
+    def fresh(role: RevisionStatus | None) -> RevisionStatus | None:
+        return None if role is None else _measured(role, figures.get(role.revision), now)
+
+    still = status.model_copy(update={"stable": kept(status.stable), "candidate": kept(status.candidate)})
+    roles = [role for role in (still.stable, still.candidate) if role is not None]
+    if still == before and not any(overdue(role, figures.get(role.revision), now) for role in roles):
+        return still
+    return still.model_copy(update={"stable": fresh(still.stable), "candidate": fresh(still.candidate)})
+
+
+def overdue(role: RevisionStatus, figures: Figures | None, now: datetime) -> bool:
+    """Tell whether what a role shows is so far from its figures, and so old, that it is worth a write."""
+    if figures is None or not _telling(figures) or not rested(role, now):
+        return False
+    try:
+        return _rate_moved(role, figures) or _latency_moved(role, figures) or _errors_moved(role, figures)
+    except ValueError:
+        return True  # whoever wrote it, it was not us
+
+
+def rested(role: RevisionStatus, now: datetime) -> bool:
+    """Tell whether a role's figures were not written lately."""
+    return role.measured_at is None or (now - to_datetime(role.measured_at)).total_seconds() >= WRITE_SECONDS
+
+
+def _telling(figures: Figures) -> bool:
+    return figures.reliable and figures.seconds >= _LEAST_SECONDS
+
+
+def _copied(role: RevisionStatus, of: RevisionStatus) -> RevisionStatus:
+    names = ("requests_per_second", "p95", "error_rate", "measured_at")
+    return role.model_copy(update={name: getattr(of, name) for name in names})
+
+
+def _measured(role: RevisionStatus, figures: Figures | None, now: datetime) -> RevisionStatus:
+    """Answer the role with what was measured, if that tells anything; its time stays where nothing differs."""
+    if figures is None or not _telling(figures) or not (figures.counts.requests or role.measured_at):
+        return role
+    latency = figures.latency.quantile(_PERCENTILE)
+    rate = figures.error_rate
+    shown = {
+        "requests_per_second": float(f"{figures.requests_per_second:.3g}"),
+        "p95": None if latency is None else latency_text(latency.estimate_ms),
+        "error_rate": None if rate is None else percent_text(rate),
+    }
+    after = role.model_copy(update=shown)
+    return role if after == role else after.model_copy(update={"measured_at": stamp(now)})
+
+
+def latency_text(latency_ms: float) -> str:
+    """Write a latency as a duration, rounded up to whole milliseconds, above a second to three digits."""
+    whole = max(math.ceil(latency_ms), 1)
+    return f"{whole}ms" if whole < 1000 else f"{latency_ms / 1000:.3g}s"
+
+
+def percent_text(share: float) -> str:
+    """Write a share (0 to 1) as a percentage of at most four decimals, never as 0% where it is more."""
+    percent = max(100 * share, 0.0001) if share else 0.0
+    return f"{percent:.4f}".rstrip("0").rstrip(".") + "%"
+
+
+def _rate_moved(role: RevisionStatus, figures: Figures) -> bool:
+    was = (role.requests_per_second or 0.0) * figures.seconds
+    return _moved(was, figures.requests_per_second * figures.seconds)
+
+
+def _errors_moved(role: RevisionStatus, figures: Figures) -> bool:
+    if not figures.counts.requests:
+        return False  # the rate tells it
+    share = float((role.error_rate or "0%").rstrip("%")) / 100
+    was = share * figures.counts.requests
+    return _moved(was, figures.counts.errors)
+
+
+def _moved(was: float, now: float) -> bool:
+    """Tell whether a count is another one. The noise of counts is Poisson's; whether there is any at all is no noise."""
+    if (was == 0) != (now == 0):
+        return True
+    return abs(now - was) > max(_MOVED * was, _SIGMAS * math.sqrt(now + was))
+
+
+def _latency_moved(role: RevisionStatus, figures: Figures) -> bool:
+    latency, between = figures.latency.quantile(_PERCENTILE), figures.latency.quantile_range(_PERCENTILE, _SIGMAS)
+    if latency is None or between is None:
+        return False  # the rate tells it
+    if role.p95 is None:
+        return True
+    was = duration_seconds(role.p95) * 1000
+    return abs(latency.estimate_ms - was) > _MOVED * was and not between[0] <= was <= between[1]
