@@ -208,3 +208,29 @@ def test_counts_and_words_are_figures_and_all_else_is_not() -> None:
     assert not only_figures(before, report(before, SUBJECT, replace(rolling, weight=100), world({}, a=UP)))
     assert not only_figures(before, report(before, SUBJECT, rolling, world({}, a=SICK))), "it is Degraded"
     assert not only_figures(before, report(before, SUBJECT, State(stable=A), world(SERVING, a=UP)))
+
+
+def test_a_model_that_takes_long_to_come_is_told_of_stage_by_stage() -> None:
+    def told(seen: RevisionSeen) -> Status:
+        state = State(candidate=A, rollout=ROLLING)
+        return report(Status(), SUBJECT, state, world({}, a=replace(seen, replicas=1)))
+
+    waiting, fetching = told(DOWN), told(replace(DOWN, stage=Symptom("FetchingModel", "fetching its model")))
+    loading = told(replace(DOWN, stage=Symptom("LoadingModel", "loading its model (fetched 12 bytes)")))
+    assert (fetching.phase, loading.phase) == (Phase.PENDING, Phase.PENDING)
+    assert only_figures(waiting, fetching), "a stage alone is not worth an own write: quick ones are never told"
+    assert only_figures(fetching, loading)
+    first, second = event(waiting, fetching), event(fetching, loading)
+    assert first is not None
+    assert second is not None
+    assert (first.type, first.reason, first.message) == ("Normal", "FetchingModel", "m-a is fetching its model")
+    assert (second.reason, second.message) == ("LoadingModel", "m-a is loading its model (fetched 12 bytes)")
+    assert event(loading, loading) is None
+
+
+def test_trust_is_a_condition_where_it_is_given() -> None:
+    state, seen = State(stable=A), world(SERVING, a=UP)
+    conditions = {each.type: each for each in report(Status(), replace(SUBJECT, unsafe=True), state, seen).conditions}
+    assert (conditions["UnsafeModel"].status, conditions["UnsafeModel"].reason) == ("True", "TrustUnsafe")
+    assert conditions["Ready"].status == "True"
+    assert "UnsafeModel" not in {each.type for each in report(Status(), SUBJECT, state, seen).conditions}

@@ -14,12 +14,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from slipway.core import rollout, routing
 from slipway.core.observation import RevisionSeen, RouterSeen
+from slipway.core.plan import IMMEDIATE, Judgement, Plan, Step, Verdict
 from slipway.core.revision import Target
 from slipway.core.rollout import State, World
 from slipway.core.routing import RouterState, Wanted
 
 REVISIONS = ("m-a", "m-b", "m-c")
 TIMEOUT, DEADLINE = 30.0, 600.0
+CANARY = Plan((Step(5, 30, judged=True), Step(50, 90, judged=True), Step(100)), step_seconds=300)
+PASS = Judgement(Verdict.PASS, "Passed", "all checks pass")
+WAIT = Judgement(Verdict.WAIT, "InsufficientRequests", "too few")
+FAIL = Judgement(Verdict.FAIL, "ErrorRate", "too many errors")
 
 
 class Router:
@@ -49,6 +54,9 @@ class Rollouts(RuleBasedStateMachine):
         self.pods: dict[str, bool] = {}
         self.lost = False
         self.broken: set[str] = set()
+        self.judgement = PASS
+        self.plan = IMMEDIATE
+        self.live_since: datetime | None = None
 
     # What the world does
 
@@ -78,6 +86,15 @@ class Rollouts(RuleBasedStateMachine):
     def time_passes(self, seconds: int) -> None:
         self.now += timedelta(seconds=seconds)
 
+    @rule()
+    def candidate_is_found_bad(self) -> None:
+        self.judgement = FAIL
+        self.reconcile()
+
+    @rule(plan=st.sampled_from([IMMEDIATE, CANARY, CANARY]))
+    def rollout_settings_change(self, plan: Plan) -> None:
+        self.plan = plan
+
     @precondition(lambda self: not self.lost)
     @rule()
     def status_is_lost(self) -> None:
@@ -87,6 +104,8 @@ class Rollouts(RuleBasedStateMachine):
     def turn(self, data: st.DataObject) -> None:
         """The operator acts, and of all that would follow some things happen: mostly all, for deep states are rare otherwise."""
         likely = st.sampled_from([True, True, False])
+        self.judgement = data.draw(st.sampled_from([PASS, PASS, WAIT]), label="measured")
+        self.now += timedelta(seconds=data.draw(st.sampled_from([0, 1, 40]), label="seconds"))
         for revision in self.pods:
             if revision not in self.broken and data.draw(likely, label=f"{revision} ready"):
                 self.pods[revision] = True
@@ -108,7 +127,9 @@ class Rollouts(RuleBasedStateMachine):
 
     def reconcile(self) -> None:
         world = self.world()
-        self.state = rollout.decide(self.state, world)
+        before = self.state
+        self.state = rollout.decide(before, world)
+        self.check_step(before, world)
         for revision in self.state.active:
             self.pods.setdefault(revision, False)
         for revision in [name for name in self.pods if name not in self.state.active]:
@@ -136,9 +157,27 @@ class Rollouts(RuleBasedStateMachine):
             deadline_seconds=DEADLINE,
             timeout_seconds=TIMEOUT,
             now=self.now,
+            plan=self.plan,
+            judgement=self.judgement,
         )
 
     # The laws
+
+    def check_step(self, before: State, world: World) -> None:
+        """A step's weight rises only when the step before was live for its hold, and its candidate passed."""
+        same = before.candidate is not None and self.state.candidate == before.candidate
+        live = {name: weight for name, weight in before.weights.items() if weight}
+        if not before.step or all(router.weights != live for router in self.routers):
+            self.live_since = None
+        elif self.live_since is None and all(router.weights == live for router in self.routers):
+            self.live_since = self.now
+        if not same or not before.step or self.state.weight <= before.weight:
+            return
+        step = world.plan.step(before.step)
+        assert self.live_since is not None, "more weight before the last was live in every router"
+        assert (self.now - self.live_since).total_seconds() >= step.hold_seconds, "a step ended before its hold"
+        assert not step.judged or self.judgement.verdict == Verdict.PASS, "more weight without a verdict"
+        self.live_since = None
 
     @invariant()
     def weights_sum_to_100_or_nothing_serves(self) -> None:
@@ -161,23 +200,39 @@ class Rollouts(RuleBasedStateMachine):
     def roles_are_distinct(self) -> None:
         assert len(self.state.active) == len(set(self.state.active))
 
-    def teardown(self) -> None:
-        """Whatever happened: once the last spec is right and everything works, it is served and nothing else is left."""
-        if not hasattr(self, "state"):
-            return
-        self.target = Target("m-e", "", None)
-        for _ in range(12):
+    def finish(self, target: Target) -> None:
+        """Let everything work until a revision is served."""
+        self.target, self.judgement, self.plan = target, PASS, CANARY
+        for _ in range(24):
             self.reconcile()
             self.write_routes()
             self.pods = dict.fromkeys(self.pods, True)
             for router in self.routers:
                 self._look(router)
             self.now += timedelta(seconds=40)
+
+    def teardown(self) -> None:
+        """Whatever happened: once the last spec is right and everything works, it is served and nothing else is left."""
+        if not hasattr(self, "state"):
+            return
+        self.finish(Target("m-e", "", None))
         assert self.state.stable == self.target
         assert replace(self.state, history=()) == State(stable=self.target)
         assert all(router.weights == {"m-e": 100} for router in self.routers)
         assert self.pods == {"m-e": True}
 
 
+class Canaries(Rollouts):
+    """The same, from the moment that a second revision is asked for."""
+
+    @initialize(routers=st.integers(1, 3))
+    def start(self, routers: int) -> None:
+        super().start(routers)
+        self.finish(Target("m-a", "", None))
+        self.target = Target("m-b", "", None)
+
+
+TestCanaries = Canaries.TestCase
+TestCanaries.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestRollouts = Rollouts.TestCase
 TestRollouts.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from slipway.api.status import Condition, ConditionType, Phase, RevisionStatus, RolloutStatus, Status
+from slipway.core import plan
 from slipway.core.clock import stamp
 from slipway.core.observation import Symptom
 from slipway.core.revision import Target
@@ -12,7 +13,9 @@ from slipway.core.rollout import State, World
 Verdict = tuple[bool | None, str, str]
 
 # Reasons of a condition Ready that is on its way to True by itself: nobody need do anything.
-_UNDER_WAY = {"WaitingForPods", "WaitingForRouters", "Shifting", "Updating", "Scaling"}
+_STAGES = ("FetchingModel", "LoadingModel")
+_UNCLEAR = {"InsufficientRequests", "MetricsStale", "CommonCause", "Unclear"}
+_UNDER_WAY = {"WaitingForPods", *_STAGES, "WaitingForRouters", "Shifting", "Holding", *_UNCLEAR, "Updating", "Scaling"}
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Subject:
     hindrance: Symptom | None = None
     url: str = ""
     selectors: Mapping[str, str] = field(default_factory=dict[str, str])
+    unsafe: bool = False
 
 
 def spec_valid(subject: Subject, state: State, world: World) -> Verdict:
@@ -82,9 +86,11 @@ def progressing(subject: Subject, state: State, world: World) -> Verdict:
         return False, "Complete", "no rollout is under way"
     seen = world.seen(state.candidate.revision)
     if state.weight:
-        return True, "Shifting", f"the routers are moving all requests to {state.candidate.revision}"
+        return _stepping(state, world)
     if seen.symptom:
         return True, seen.symptom.reason, f"{state.candidate.revision}: {seen.symptom.message}"
+    if not seen.ready and seen.stage:
+        return True, seen.stage.reason, f"{state.candidate.revision} is {seen.stage.message}"
     if not seen.ready:
         return True, "WaitingForPods", f"{state.candidate.revision} is starting"
     if not world.routes.ready:
@@ -94,9 +100,30 @@ def progressing(subject: Subject, state: State, world: World) -> Verdict:
     return True, "WaitingForPods", f"{state.candidate.revision} has fewer ready pods than the {world.replicas} it needs"
 
 
+def _stepping(state: State, world: World) -> Verdict:
+    """How far the candidate is that gets requests."""
+    assert state.candidate is not None  # noqa: S101 - the caller checked it
+    assert state.rollout is not None  # noqa: S101 - a candidate has one
+    name, step = state.candidate.revision, world.plan.step(state.step)
+    share = "all" if state.weight == 100 else f"{state.weight}% of"
+    if state.rollout.step_since is None:
+        return True, "Shifting", f"the routers are moving {share} requests to {name}"
+    where = f"step {state.step} of {state.rollout.steps}: {name} gets {share} requests since {state.rollout.step_since}"
+    if world.since(state.rollout.step_since) < step.hold_seconds:
+        return True, "Holding", f"{where}, for {step.hold_seconds:g} s at the least"
+    if step.judged and world.judgement.verdict != plan.Verdict.PASS:
+        return True, world.judgement.reason, f"{where}: {world.judgement.message}"
+    return True, "WaitingForPods", f"{where}: waiting for pods enough for the next step"
+
+
 def scaling_active(subject: Subject, state: State, world: World) -> Verdict:
     """Whether Slipway sets the number of replicas."""
     return True, "FixedReplicas", f"each serving revision has {world.replicas} replicas, as spec.scaling.min says"
+
+
+def unsafe_model(subject: Subject, state: State, world: World) -> Verdict:
+    """Whether the resource lets a model run code of its author when it is loaded."""
+    return True, "TrustUnsafe", "spec.model.trust is Unsafe: loading the model runs whatever code its author put in"
 
 
 def ready(subject: Subject, state: State, world: World) -> Verdict:
@@ -144,7 +171,8 @@ CONDITIONS = (
 
 def report(before: Status, subject: Subject, state: State, world: World) -> Status:
     """Answer the status. A condition's `lastTransitionTime` moves only when its status does."""
-    conditions = [_condition(before, kind, verdict(subject, state, world), subject, world) for kind, verdict in CONDITIONS]
+    verdicts = CONDITIONS if not subject.unsafe else (*CONDITIONS, (ConditionType.UNSAFE_MODEL, unsafe_model))
+    conditions = [_condition(before, kind, verdict(subject, state, world), subject, world) for kind, verdict in verdicts]
 
     def role(target: Target | None) -> RevisionStatus | None:
         if target is None:
@@ -215,7 +243,8 @@ def only_figures(before: Status, after: Status) -> bool:
 
 def _essence(status: Status) -> tuple[object, ...]:
     roles = [(role.revision, role.weight) for role in (status.stable, status.candidate) if role is not None]
-    outcome = status.rollout and (status.rollout.revision, status.rollout.since, status.rollout.outcome)
+    rollout = status.rollout
+    outcome = rollout and (rollout.revision, rollout.since, rollout.outcome, rollout.step, rollout.step_since)
     conditions = {condition.type: condition.status for condition in status.conditions}
     return status.observed_generation, status.phase, roles, outcome, status.draining, status.history, conditions
 
@@ -240,7 +269,10 @@ def event(before: Status, after: Status) -> Event | None:
         if latest.outcome == "Failed":
             return Event("Warning", "RolloutFailed", f"{label} was withdrawn: {latest.message}")
         return Event("Normal", latest.outcome, f"{label} was withdrawn: the spec asks for another revision")
-    was, is_ = _ready_of(before), _ready_of(after)
+    was, is_ = _condition_of(before, ConditionType.PROGRESSING), _condition_of(after, ConditionType.PROGRESSING)
+    if is_ is not None and is_.reason in _STAGES and (was is None or was.reason != is_.reason):
+        return Event("Normal", is_.reason, is_.message)
+    was, is_ = _condition_of(before, ConditionType.READY), _condition_of(after, ConditionType.READY)
     if is_ is None or is_.status == "True" or after.phase != Phase.DEGRADED:
         return None
     if was is not None and was.status != "True" and was.reason == is_.reason:
@@ -248,8 +280,8 @@ def event(before: Status, after: Status) -> Event | None:
     return Event("Warning", is_.reason, is_.message)
 
 
-def _ready_of(status: Status) -> Condition | None:
-    return next((condition for condition in status.conditions if condition.type == ConditionType.READY), None)
+def _condition_of(status: Status, kind: ConditionType) -> Condition | None:
+    return next((condition for condition in status.conditions if condition.type == kind), None)
 
 
 def _named(target: Target) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from slipway.api.spec import Spec
+from slipway.core import rollout
 from slipway.core.rollout import State, World
 from slipway.manifests import labels, model
 from slipway.settings import Settings
@@ -56,7 +57,7 @@ def build(owner: Owner, spec: Spec | None, state: State, world: World, stored: S
             kept = model.build_revision(name, namespace, uid, world.target, number, spec, settings)
             yield kept
         data = kept["data"]
-        replicas = _replicas(revision, state, world)
+        replicas = rollout.replicas(state, world, revision)
         yield model.build_endpoints_service(name, namespace, uid, revision, data["port"])
         yield model.build_deployment(name, namespace, uid, revision, data["template"], replicas)
     budget = model.build_disruption_budget(name, namespace, uid, world.replicas)
@@ -81,13 +82,6 @@ def unwanted(owner: Owner, state: State, replicas: int, history_limit: int, stor
 def selectors(state: State) -> dict[str, str]:
     """Answer the label selector of each revision's pods."""
     return {revision: f"{labels.REVISION_LABEL}={revision}" for revision in state.active}
-
-
-def _replicas(revision: str, state: State, world: World) -> int:
-    """Answer a revision's replicas. One that drains keeps what it has: its requests are not over."""
-    if any(entry.revision == revision for entry in state.draining):
-        return world.seen(revision).replicas
-    return world.replicas
 
 
 def _owned(obj: Object, uid: str) -> bool:

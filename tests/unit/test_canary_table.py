@@ -1,0 +1,147 @@
+"""The steps of a canary as a table: what is seen at a step, and what is decided."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from tests.unit.test_rollout_table import NOW, A, B, C, router, routes, world
+
+from slipway.api.rollout import Rollout
+from slipway.api.status import RolloutStatus
+from slipway.core.clock import stamp
+from slipway.core.observation import RevisionSeen, RoutesSeen, Symptom
+from slipway.core.plan import Judgement, Plan, Step, Verdict, plan, replicas_for
+from slipway.core.revision import Target
+from slipway.core.rollout import State, World, decide, replicas, wake_after
+
+PLAN = Plan((Step(5, 60, judged=True), Step(50, 120, judged=True), Step(100)), step_seconds=3600)
+PASS = Judgement(Verdict.PASS, "Passed", "all checks pass")
+WAIT = Judgement(Verdict.WAIT, "InsufficientRequests", "7 of 100 requests")
+FAIL = Judgement(Verdict.FAIL, "ErrorRate", "errorRate 7%, limit 1%")
+
+
+def at(step: int, live_for: float | None, stable: Target | None = A) -> State:
+    """Answer a canary of B at a step whose weight has been live for so many seconds, or is not yet."""
+    since = None if live_for is None else stamp(NOW - timedelta(seconds=live_for))
+    rolling = RolloutStatus(revision=B.revision, since=stamp(NOW - timedelta(seconds=9999)), step=step, steps=3, step_since=since)
+    return State(stable=stable, candidate=B, weight=PLAN.step(step).weight if step else 0, rollout=rolling)
+
+
+def seen(
+    written: dict[str, int] | RoutesSeen,
+    judgement: Judgement = PASS,
+    *,
+    target: Target | None = B,
+    plan: Plan = PLAN,
+    **pods: int,
+) -> World:
+    return replace(world(target, written, **{"a": 1, "b": 1, **pods}), plan=plan, judgement=judgement)
+
+
+BEFORE = {"m-a": 100}
+FIVE, FIFTY, ALL = {"m-a": 95, "m-b": 5}, {"m-a": 50, "m-b": 50}, {"m-b": 100}
+NEW = replace(at(0, None), rollout=RolloutStatus(revision=B.revision, since=stamp(NOW)))
+
+# name, state before, world -> (stable, candidate, weight, step, outcome)
+TABLE: list[tuple[str, State, World, tuple[Target, Target | None, int, int, str | None]]] = [
+    ("ready: the first step's weight, whatever the verdict", NEW, seen(BEFORE, WAIT), (A, B, 5, 1, None)),
+    ("not ready: none", NEW, seen(BEFORE, b=0), (A, B, 0, 0, None)),
+    ("a router does not see it: none", NEW, seen(routes(BEFORE, router({"m-a": 1}))), (A, B, 0, 0, None)),
+    ("not ready by the deadline: withdrawn", at(0, None), seen(BEFORE, b=0), (A, None, 0, 0, "ProgressDeadlineExceeded")),
+    ("weight not live: the step has not begun", at(1, None), seen(routes(FIVE, settled=False)), (A, B, 5, 1, None)),
+    ("hold not over: stays", at(1, 59), seen(FIVE), (A, B, 5, 1, None)),
+    ("hold over and passed: next step", at(1, 60), seen(FIVE), (A, B, 50, 2, None)),
+    ("hold over, not enough requests: waits", at(1, 600), seen(FIVE, WAIT), (A, B, 5, 1, None)),
+    (
+        "not enough requests by the step's deadline: withdrawn",
+        at(1, 3660),
+        seen(FIVE, WAIT),
+        (A, None, 0, 0, "InsufficientRequests"),
+    ),
+    ("fails: withdrawn, long before the hold is over", at(1, 2), seen(FIVE, FAIL), (A, None, 0, 0, "ErrorRate")),
+    ("fails before its weight is live: withdrawn", at(1, None), seen(FIVE, FAIL), (A, None, 0, 0, "ErrorRate")),
+    ("its last pod is gone: withdrawn at once", at(2, 5), seen(FIFTY, b=0), (A, None, 0, 0, "NoReadyPod")),
+    ("last explicit step passed: all weight", at(2, 120), seen(FIFTY), (A, B, 100, 3, None)),
+    (
+        "all weight written but not live: stable keeps its role",
+        at(3, None),
+        seen(routes(ALL, settled=False)),
+        (A, B, 100, 3, None),
+    ),
+    ("all weight live: stable, whatever is measured then", at(3, None), seen(ALL, FAIL), (B, None, 0, 0, None)),
+    ("next step without its pods: waits with its weight", at(1, 60), seen(FIVE, b=0), (A, None, 0, 0, "NoReadyPod")),
+    ("spec returns: withdrawn", at(2, 5), seen(FIFTY, target=A), (A, None, 0, 0, None)),
+    ("a third version: supersedes it, stable stays", at(2, 5), seen(FIFTY, target=C, c=0), (A, C, 0, 0, None)),
+    ("an invalid spec: the step does not end", at(1, 600), seen(FIVE, target=None), (A, B, 5, 1, None)),
+    ("steps taken out of the plan meanwhile: goes on at its end", at(2, 120), seen(FIFTY, plan=Plan()), (A, B, 50, 2, None)),
+    (
+        "a step added before: the count goes on",
+        at(1, 60),
+        seen(FIVE, plan=Plan((Step(1), Step(2, judged=True), Step(100)))),
+        (A, B, 2, 2, None),
+    ),
+]
+
+
+@pytest.mark.parametrize(("before", "view", "after"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_table(before: State, view: World, after: tuple[Target, Target | None, int, int, str | None]) -> None:
+    state = decide(before, view)
+    failed = state.rollout.reason if state.rollout is not None and state.rollout.outcome else None
+    assert (state.stable, state.candidate, state.weight, state.step, failed) == after
+    if failed:
+        assert (state.history[0].outcome, state.history[0].revision) == ("Failed", "m-b")
+        assert [entry.revision for entry in state.draining] == ["m-b"], "its requests are answered before its pods go"
+
+
+def test_a_step_begins_when_its_weight_is_live_and_a_restart_changes_nothing() -> None:
+    begun = decide(at(1, None), seen(FIVE))
+    assert begun.rollout is not None
+    assert begun.rollout.step_since == stamp(NOW)
+    later = replace(seen(FIVE), now=NOW + timedelta(seconds=59))
+    assert decide(begun, later).weight == 5, "status alone says how long the step has lasted"
+    assert decide(begun, replace(later, now=NOW + timedelta(seconds=60))).weight == 50
+
+
+def test_capacity_is_there_before_weight_and_stable_keeps_its_own() -> None:
+    many = replace(seen(BEFORE), replicas=10)
+    wanted = [(replicas(at(step, 0), many, "m-a"), replicas(at(step, 0), many, "m-b")) for step in (0, 1, 2, 3)]
+    assert wanted == [(10, 1), (10, 5), (10, 10), (10, 10)]
+    few = replace(many, revisions={"m-a": RevisionSeen(10, 10), "m-b": RevisionSeen(5, 4)})
+    few = replace(few, routes=routes(FIVE, router({"m-a": 10, "m-b": 4})))
+    assert decide(at(1, 60), few).weight == 5, "four pods of the five that half of all requests need"
+    enough = replace(few, revisions={**few.revisions, "m-b": RevisionSeen(5, 5)}, routes=routes(FIVE, router({"m-b": 5})))
+    assert decide(at(1, 60), enough).weight == 50
+    late = replace(
+        few, now=NOW + timedelta(seconds=600), revisions={**few.revisions, "m-b": RevisionSeen(5, 4, Symptom("X", "y"))}
+    )
+    failed = decide(at(1, 60), late).rollout
+    assert failed is not None
+    assert (failed.outcome, failed.reason) == ("Failed", "X"), "pods that do not come within the deadline"
+
+
+@pytest.mark.parametrize(("weight", "need"), [(0, 1), (1, 1), (5, 1), (10, 1), (11, 2), (50, 5), (99, 10), (100, 10)])
+def test_a_weights_share_of_replicas_is_rounded_up(weight: int, need: int) -> None:
+    assert replicas_for(weight, 10) == need
+
+
+def test_the_first_revision_of_all_has_no_steps() -> None:
+    state = decide(at(0, None, stable=None), seen({}))
+    assert (state.weight, state.step) == (100, 3)
+    assert decide(state, seen(ALL)).stable == B
+
+
+def test_a_step_is_looked_at_every_second() -> None:
+    assert wake_after(at(1, 5), seen(FIVE)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("spec", "steps"),
+    [
+        ({}, (Step(100),)),
+        ({"strategy": "Canary", "steps": [{"weight": 5, "hold": "1m"}]}, (Step(5, 60, judged=True), Step(100))),
+        ({"strategy": "Canary", "steps": [{"weight": 0}, {"weight": 100, "hold": "2s"}]}, (Step(0), Step(100, 2, judged=True))),
+    ],
+)
+def test_a_plan_ends_with_all_requests(spec: dict[str, Any], steps: tuple[Step, ...]) -> None:
+    assert plan(Rollout.model_validate(spec)).steps == steps
