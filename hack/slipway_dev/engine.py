@@ -29,6 +29,10 @@ class Engine(ABC):
         """Make an image of one layer from an archive of a root file system."""
 
     @abstractmethod
+    def load(self, archive: Path) -> None:
+        """Take the image of a docker archive."""
+
+    @abstractmethod
     def build(self, context: Path, dockerfile: Path, base: str, reference: str) -> None:
         """Build an image."""
 
@@ -51,6 +55,10 @@ class Docker(Engine):
     def import_root(self, archive: Path, reference: str) -> None:
         """See Engine."""
         run(["docker", "import", archive, reference])
+
+    def load(self, archive: Path) -> None:
+        """See Engine."""
+        run(["docker", "load", "--quiet", "--input", archive])
 
     def build(self, context: Path, dockerfile: Path, base: str, reference: str) -> None:
         """See Engine."""
@@ -93,6 +101,10 @@ class Buildah(Engine):
             self._run("commit", "--quiet", container, reference)
         finally:
             self._run("rm", container)
+
+    def load(self, archive: Path) -> None:
+        """See Engine."""
+        self._run("pull", "--quiet", f"docker-archive:{archive}")
 
     def build(self, context: Path, dockerfile: Path, base: str, reference: str) -> None:
         """See Engine."""

@@ -19,13 +19,18 @@ LAYOUT = "1"  # part of the key: change it with the way images are built
 
 @dataclass(frozen=True)
 class Product:
-    """An image to build. `sources` (files or folders below context) and the requirements' packages are its context."""
+    """An image to build. `sources` (files or folders below context) and the requirements' packages are its context.
+
+    The Dockerfile's BASE is the product named `base`, or the Python image that all others build on.
+    """
 
     name: str
     context: Path
     dockerfile: Path
     sources: tuple[str, ...]
     requirements: Path | None = None
+    on_demand: bool = False  # built only when named
+    base: str = ""
 
 
 OPERATOR, SERVER = REPOSITORY / "operator", REPOSITORY / "serving-image"
@@ -34,34 +39,45 @@ PRODUCTS = {
     for product in (
         Product("operator", OPERATOR, OPERATOR / "Dockerfile", ("slipway",), OPERATOR / "requirements.txt"),
         Product("server", SERVER, SERVER / "Dockerfile", ("slipway_server",), SERVER / "requirements.txt"),
+        Product(
+            "server-gpu",
+            SERVER,
+            SERVER / "Dockerfile",
+            ("slipway_server",),
+            SERVER / "gpu-requirements.txt",
+            on_demand=True,
+        ),
         Product("router", OPERATOR, OPERATOR / "router.Dockerfile", (), OPERATOR / "router-requirements.txt"),
     )
 }
 
 
 def products_named(names: list[str]) -> list[Product]:
-    """Return the products of these names, all for none."""
+    """Return the products of these names; for none all but those on demand."""
     unknown = sorted(set(names) - set(PRODUCTS))
     if unknown:
         raise CommandError(f"no image named {', '.join(unknown)}; there are: {', '.join(PRODUCTS)}")
-    return [PRODUCTS[name] for name in names] if names else list(PRODUCTS.values())
+    return [PRODUCTS[name] for name in names] if names else [each for each in PRODUCTS.values() if not each.on_demand]
 
 
-def custom(name: str, context: Path, dockerfile: Path, requirements: Path | None) -> Product:
+def custom(name: str, context: Path, dockerfile: Path, requirements: Path | None, base: str = "") -> Product:
     """Return a product made of everything in a folder."""
+    if base:
+        products_named([base])
     for path in (context, dockerfile, requirements):
         if path is not None and not path.exists():
             raise CommandError(f"{path} does not exist")
     sources = tuple(sorted(path.name for path in context.iterdir() if path.name != "__pycache__"))
-    return Product(name, context, dockerfile, sources, requirements)
+    return Product(name, context, dockerfile, sources, requirements, base=base)
 
 
 def build(product: Product) -> Image:
     """Return the image of a product, building it when the cache has none of its content."""
-    identity = base_identity() or base(engine())[1]
+    ours = build(PRODUCTS[product.base]) if product.base else None
+    identity = ours.reference if ours else base_identity() or base(engine())[1]
     tag = _key(product, identity)
     reference = f"{REGISTRY}/{product.name}:{tag}"
-    folder = entry("images", archive_folder(product.name, tag), lambda folder: _build(product, reference, folder))
+    folder = entry("images", archive_folder(product.name, tag), lambda folder: _build(product, ours, reference, folder))
     return Image(reference, folder / "image.tar")
 
 
@@ -74,9 +90,14 @@ def _inputs(product: Product) -> list[Path]:
     return inputs if product.requirements is None else [*inputs, product.requirements]
 
 
-def _build(product: Product, reference: str, folder: Path) -> None:
+def _build(product: Product, ours: Image | None, reference: str, folder: Path) -> None:
     builder = engine()
-    base_reference, identity = base(builder)
+    if ours:
+        base_reference = identity = ours.reference
+        if builder.image_id(ours.reference) is None:
+            builder.load(ours.archive)
+    else:
+        base_reference, identity = base(builder)
     with tempfile.TemporaryDirectory(prefix=".context-", dir=folder) as temporary:
         context = Path(temporary)
         _fill_context(product, context)

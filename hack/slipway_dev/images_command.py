@@ -25,18 +25,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own.add_argument("--context", type=Path, metavar="FOLDER", help="everything in it is the build's context")
     own.add_argument("--dockerfile", type=Path, metavar="FILE", help="default: FOLDER/Dockerfile")
     own.add_argument("--name", help="the image's name")
+    own.add_argument("--base", default="", metavar="NAME", help=f"the Dockerfile's BASE: {', '.join(PRODUCTS)}; default: Python")
     own.add_argument("--requirements", type=Path, metavar="FILE", help="hashed; its packages are the context's packages/")
     options = parser.parse_args(arguments)
     if options.context is None:
-        if options.name or options.dockerfile or options.requirements:
-            raise CommandError("--name, --dockerfile and --requirements describe an image of your own: add --context FOLDER")
+        if options.name or options.dockerfile or options.base or options.requirements:
+            own_only = "--name, --dockerfile, --base and --requirements"
+            raise CommandError(f"{own_only} describe an image of your own: add --context FOLDER")
         products = products_named(options.names)
     else:
         if not options.name or options.names:
             raise CommandError("an image of your own is named by --name, and built alone")
         context = options.context.resolve()
         dockerfile = (options.dockerfile or context / "Dockerfile").resolve()
-        products = [custom(options.name, context, dockerfile, options.requirements)]
+        products = [custom(options.name, context, dockerfile, options.requirements, options.base)]
     references = {product.name: build(product).reference for product in products}
     if options.json:
         print(json.dumps(references, indent=1))

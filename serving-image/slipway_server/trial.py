@@ -9,15 +9,19 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from slipway_server import logs
+from slipway_server.batching import probe
 from slipway_server.formats import Model, ModelInputError, ModelMemoryError, ModelRunError
+from slipway_server.tensors import Array, TensorSpec
 from slipway_server.termination import Reason, TerminalError
 
 _LEFT_FREE_BYTES = 8 << 20  # of the container's memory: what this process itself still needs
+_PROBED_SECONDS = 0.25  # a model whose run takes longer is not probed: that makes ten runs and more
 
 
 class Trial:
@@ -86,23 +90,25 @@ def start(load: Callable[[], Model], path: Path, timeout_seconds: float, memory_
         raise RuntimeError("the trial must start while the process has one thread")
     reader, writer = os.pipe()
     deadline = time.monotonic() + timeout_seconds
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        _child(load, path, writer, timeout_seconds, memory_bytes)
+        _child(load, path, writer, parent, timeout_seconds, memory_bytes)
     os.close(writer)
     return Trial(pid, reader, deadline, timeout_seconds, path)
 
 
 def warm_up(model: Model, path: Path) -> str | None:
-    """Runs the model on zeros, and on ones if zeros do not suit it. Returns what it objected to where neither did.
+    """Runs the model on zeros, and on ones if zeros do not suit it, and finds out whether its requests may share runs.
 
-    Raises TerminalError: OutOfMemory, or ModelCorrupt when nothing of its inputs had to be guessed: such a model would
-    fail on any request.
+    Returns what it objected to where neither suited it. Raises TerminalError: OutOfMemory, or ModelCorrupt when nothing of
+    its inputs had to be guessed: such a model would fail on any request.
     """
     objection = ""
     for value in (0, 1):
-        feeds = {spec.name: spec.filled(value) for spec in model.inputs}
+        feeds = {spec.name: _filled(spec, value, model.known_texts.get(spec.name, ())) for spec in model.inputs}
+        started = time.monotonic()
         try:
             model.run(feeds, [spec.name for spec in model.outputs], model.new_handle())
         except ModelMemoryError:
@@ -110,12 +116,30 @@ def warm_up(model: Model, path: Path) -> str | None:
         except (ModelInputError, ModelRunError) as error:
             objection = str(error)
         else:
+            _settle_batching(model, time.monotonic() - started)
             return None
+    model.row_wise = False
     guessed = any(dim is None or isinstance(dim, str) for spec in model.inputs for dim in spec.dims or (None,))
     if guessed or any(spec.datatype.element is str for spec in model.inputs):
         return objection
-    message = f"{path.name} loads, but fails its first run ({objection}): export it again and try it with onnxruntime"
+    message = f"{path.name} loads, but fails its first run ({objection}): export it again and try it with its own runtime"
     raise TerminalError(Reason.MODEL_CORRUPT, message)
+
+
+def _settle_batching(model: Model, run_seconds: float) -> None:
+    cause = probe(model) if run_seconds < _PROBED_SECONDS else "a single run takes too long to try many"
+    model.row_wise = cause is None
+    if cause is None:
+        logs.info("requests that wait together share a run")
+    else:
+        logs.info("each request has a run of its own", cause=cause)
+
+
+def _filled(spec: TensorSpec, value: int, texts: Sequence[str]) -> Array:
+    array = spec.filled(value)
+    if texts and spec.datatype.element is str:
+        array[...] = texts[value % len(texts)]
+    return array
 
 
 def load_timed_out(path: Path, timeout_seconds: float) -> TerminalError:
@@ -126,11 +150,14 @@ def load_timed_out(path: Path, timeout_seconds: float) -> TerminalError:
     )
 
 
-def _child(load: Callable[[], Model], path: Path, writer: int, timeout_seconds: float, memory_bytes: int | None) -> NoReturn:
+def _child(
+    load: Callable[[], Model], path: Path, writer: int, parent: int, timeout_seconds: float, memory_bytes: int | None
+) -> NoReturn:
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _die_with_parent()
+        _hush()
+        die_with_parent(parent)
         signal.setitimer(signal.ITIMER_REAL, timeout_seconds + 1)  # should nobody watch `deadline`
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if memory_bytes is not None:
@@ -153,6 +180,11 @@ def _attempt(load: Callable[[], Model], path: Path) -> TerminalError | None:
         warm_up(load(), path)
     except TerminalError as error:
         return error
+    except MemoryError:
+        raise
+    except Exception as error:  # not why: a library's message may quote the file
+        message = f"loading {path.name} raised {type(error).__name__}, which it should not: report this as a defect"
+        return TerminalError(Reason.INTERNAL_ERROR, message)
     return None
 
 
@@ -162,12 +194,24 @@ def _out_of_memory(path: Path) -> TerminalError:
     )
 
 
-def _die_with_parent() -> None:
-    """Lets the kernel end this process when its parent is gone, however it went."""
+def die_with_parent(parent: int) -> None:
+    """Lets the kernel end this process when its parent, of process number `parent`, is gone, however it went."""
     import ctypes
 
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != parent:  # gone before we could ask
+        os._exit(1)
+
+
+def _hush() -> None:
+    """Drops what is printed and logged: the parent loads the model again and prints the same, and what a library says of a
+    broken file are bytes of that file.
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
 
 
 def _data_bytes() -> int:

@@ -1,13 +1,24 @@
 """ONNX by onnxruntime."""
 
+import ctypes
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as states  # pyright: ignore[reportAttributeAccessIssue]
 
-from slipway_server.formats import ModelCancelledError, ModelInputError, ModelMemoryError, ModelRunError, RunHandle
+from slipway_server.formats import (
+    Model,
+    ModelCancelledError,
+    ModelInputError,
+    ModelMemoryError,
+    ModelRunError,
+    RunHandle,
+    out_of_memory,
+)
 from slipway_server.tensors import DATATYPES, Array, TensorSpec
 from slipway_server.termination import Reason, TerminalError
 
@@ -25,10 +36,15 @@ _TYPES = {
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
     "tensor(float16)": "FP16",
+    "tensor(bfloat16)": "BF16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
+_ZIPMAP = re.compile(r"seq\(map\((int64|string),tensor\(float\)\)\)")
+_ONNX_BF16 = 16  # TensorProto.BFLOAT16
+_GPU = "CUDAExecutionProvider"
+_PROVIDERS = [name for name in (_GPU, "CPUExecutionProvider") if name in onnxruntime.get_available_providers()]
 _OUT_OF_MEMORY = (
     "bad_alloc",
     "Failed to allocate memory",
@@ -63,15 +79,22 @@ class _Handle:
         self.options.terminate = False
 
 
-class OnnxModel:
-    """A Model on an onnxruntime session."""
+class OnnxModel(Model):
+    """A Model on an onnxruntime session.
 
-    platform = "onnxruntime_onnx"
+    The probabilities of a classifier that was exported with a ZipMap, a map from class to number for each row, are served
+    as FP32 [N, classes], in ascending order of the classes.
+    """
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, threads: int) -> None:
         self._session = session
+        self.platform = "onnxruntime_onnx_gpu" if _GPU in session.get_providers() else "onnxruntime_onnx"
         self.inputs = tuple(_spec("input", node) for node in session.get_inputs())
         self.outputs = tuple(_spec("output", node) for node in session.get_outputs())
+        self.default_outputs = tuple(spec.name for spec in self.outputs)
+        self.concurrency = threads  # the session's threads help all runs; a run that has no work for them uses only its own
+        self._maps = {node.name for node in session.get_outputs() if node.type.startswith("seq(map(")}
+        self._needs_values = any(spec.datatype.name == "BF16" for spec in (*self.inputs, *self.outputs))
 
     def new_handle(self) -> _Handle:
         """A handle for one run at a time."""
@@ -81,7 +104,9 @@ class OnnxModel:
         """One array for each name in `outputs`. Raises ModelInputError or ModelRunError, or one of its kinds."""
         assert isinstance(handle, _Handle)  # noqa: S101
         try:
-            return self._session.run(outputs, feeds, handle.options)  # pyright: ignore[reportReturnType]
+            if self._needs_values:
+                return self._run_values(feeds, outputs, handle)
+            answer: Sequence[Any] = self._session.run(outputs, feeds, handle.options)
         except states.InvalidArgument as error:
             raise ModelInputError(_text(error)) from None
         except MemoryError:
@@ -91,6 +116,14 @@ class OnnxModel:
             if "terminate flag" in text:
                 raise ModelCancelledError(text) from None
             raise (ModelMemoryError if _is_out_of_memory(text) else ModelRunError)(text) from None
+        if self._maps:
+            return [_table(one) if name in self._maps else one for name, one in zip(outputs, answer, strict=True)]
+        return answer  # pyright: ignore[reportReturnType]
+
+    def _run_values(self, feeds: Mapping[str, Array], outputs: Sequence[str], handle: _Handle) -> list[Array]:
+        """A run of a model with BF16, which numpy has by ml_dtypes only and onnxruntime's usual interface not at all."""
+        values = {name: _to_value(array) for name, array in feeds.items()}
+        return [_from_value(value) for value in self._session.run_with_ort_values(outputs, values, handle.options)]
 
 
 def load(path: Path, threads: int) -> OnnxModel:
@@ -101,40 +134,54 @@ def load(path: Path, threads: int) -> OnnxModel:
     options.log_severity_level = _SILENT
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning burns the quota that others wait for
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=_PROVIDERS)
     except MemoryError:
-        raise _out_of_memory(path) from None
+        raise out_of_memory(path) from None
     except _ERRORS as error:
         text = _text(error)
         if _is_out_of_memory(text):
-            raise _out_of_memory(path) from None
+            raise out_of_memory(path) from None
         if isinstance(error, states.NotImplemented) or any(sign in text for sign in _TOO_NEW):
             message = f"{path.name}: onnxruntime {onnxruntime.__version__} cannot run it ({text}): "
             cure = "export it with standard operators of an older opset"
             raise TerminalError(Reason.UNSUPPORTED_MODEL, message + cure) from None
         message = f"{path.name} is not a sound ONNX model ({text}): export and upload it again, and set its sha256"
         raise TerminalError(Reason.MODEL_CORRUPT, message) from None
-    return OnnxModel(session)
-
-
-def _out_of_memory(path: Path) -> TerminalError:
-    size_mib = path.stat().st_size >> 20
-    return TerminalError(
-        Reason.OUT_OF_MEMORY,
-        f"{path.name} ({size_mib} MiB) needs more memory to load than the container has: raise its memory limit",
-    )
+    return OnnxModel(session, threads)
 
 
 def _spec(kind: str, node: onnxruntime.NodeArg) -> TensorSpec:
+    if kind == "output" and _ZIPMAP.fullmatch(node.type):
+        return TensorSpec(node.name, DATATYPES["FP32"], (None, None))
     if node.type not in _TYPES:
-        cure = "export with zipmap=False" if node.type.startswith(("seq(", "map(")) else "export it with a type of the protocol"
         raise TerminalError(
-            Reason.UNSUPPORTED_MODEL, f"{kind} {node.name} has the type {node.type}, which V2 has no form for: {cure}"
+            Reason.UNSUPPORTED_MODEL,
+            f"{kind} {node.name} has the type {node.type}, which V2 has no form for: export it with a type of the protocol",
         )
     # onnxruntime gives [] for a scalar and for an unknown rank alike: it checks the rank itself then. Exporters write 0
     # for "any".
     dims = tuple(dim if isinstance(dim, str) or (isinstance(dim, int) and dim > 0) else None for dim in node.shape)
     return TensorSpec(node.name, DATATYPES[_TYPES[node.type]], dims or None)
+
+
+def _table(rows: Sequence[Mapping[Any, float]]) -> Array:
+    """The values of maps with the same keys, FP32 [N, keys], in ascending order of the keys."""
+    keys = sorted(rows[0]) if rows else []
+    return np.array([[row[key] for key in keys] for row in rows], np.float32).reshape(len(rows), len(keys))
+
+
+def _to_value(array: Array) -> Any:
+    if array.dtype == DATATYPES["BF16"].dtype:
+        bits = np.ascontiguousarray(array).view(np.uint16)
+        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BF16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+
+
+def _from_value(value: Any) -> Array:
+    if value.element_type() == _ONNX_BF16:
+        content = ctypes.string_at(value.data_ptr(), value.tensor_size_in_bytes())
+        return np.frombuffer(content, DATATYPES["BF16"].dtype).reshape(value.shape())
+    return value.numpy()
 
 
 def _is_out_of_memory(text: str) -> bool:
