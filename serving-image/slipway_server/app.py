@@ -11,7 +11,7 @@ import msgspec
 from slipway_server import __version__, logs
 from slipway_server.dialects import REST, Call, Dialect, Ready
 from slipway_server.dialects.rest import JSON, RepositoryIndex, V1Explain, V1Predict, V2Explain, V2Infer
-from slipway_server.exchange import Answer, Headers, Request, Respond, Work
+from slipway_server.exchange import RESERVED_BYTES, Answer, Headers, Request, Respond, Work
 from slipway_server.formats import ModelInputError, ModelMemoryError, ModelRunError
 from slipway_server.metrics import BUFFERED, CONTENT_TYPE, IN_FLIGHT, Metrics
 from slipway_server.protocol import Inference
@@ -24,7 +24,10 @@ _ALLOW_BOTH: Headers = ((b"allow", b"GET, HEAD, POST"),)
 _RETRY_SOON: Headers = ((b"retry-after", b"1"),)
 _GRPC = "/inference.GRPCInferenceService/"
 _HTML = b"text/html; charset=utf-8"
+_READ_AHEAD = 8
+"""Times the concurrency, requests may be read: a body that comes slowly takes no place of those that are here."""
 _LOADING = "the model is loading"
+_SMALL_BYTES = 64 << 10  # what a socket holds of an answer, more or less
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,15 @@ class Application:
     def __init__(self, name: str, version: str, revision: str, limits: Limits, metrics: Metrics) -> None:
         self.ready: Ready | None = None
         self.in_flight = 0
+        self.unsent: Callable[[], int] = int
+        """Bytes of answers that callers have not taken: the wire's to say, 0 until it does."""
         self._name = name
         self._version = version
         self._limits = limits
         self._metrics = metrics
         self._row = metrics.row
         self._buffered = 0
+        self._reading = 0  # of those in flight
         self._openapi: tuple[bytes, bytes] | None = None
         self._runs: set[_Run] = set()
         self._common: Headers = ((b"x-slipway-revision", revision.encode()),) if revision else ()
@@ -120,9 +126,8 @@ class Application:
         ready = self.ready
         if ready is None and dialect.needs_model:
             return self._refused(dialect, 503, _LOADING, "loading", _RETRY_SOON)
-        if self.in_flight >= limits.concurrency:
-            message = f"more than {limits.concurrency} requests at once: try again later"
-            return self._refused(dialect, 429, message, "concurrency", _RETRY_SOON)
+        if self.in_flight - self._reading >= limits.concurrency or self._reading >= _READ_AHEAD * limits.concurrency:
+            return self._refused(dialect, 429, self._too_many(), "concurrency", _RETRY_SOON)
         if dialect.explains and ready and not ready.explains:
             return self._refused(dialect, 501, f"'{self._name}' does not explain: its format cannot")
         call = Call(dialect, limits.body_bytes, limits.request_seconds)
@@ -138,8 +143,11 @@ class Application:
         if call.held > limits.body_bytes:
             message = f"the body has {call.held} bytes, the limit is {limits.body_bytes}: send fewer rows at once"
             return self._refused(dialect, 413, message)
-        if self._buffered + call.held > limits.buffered_bytes:
+        if self._buffered + self.unsent() + call.held > limits.buffered_bytes:
             return self._refused(dialect, 429, self._too_much(), "buffered", _RETRY_SOON)
+        if call.held > RESERVED_BYTES:
+            call.held = 0
+        self._reading += 1
         self._row[BUFFERED] = self._buffered = self._buffered + call.held
         self._row[IN_FLIGHT] = self.in_flight = self.in_flight + 1
         call.started = time.perf_counter()
@@ -153,12 +161,18 @@ class Application:
             self._row[BUFFERED] = self._buffered = self._buffered + size - call.held
             call.held = size
             return None
+        self._reading -= 1
         self._release(call)
         return self._refused(call.dialect, 429, self._too_much(), "buffered", _RETRY_SOON)
 
     def answer(self, request: Request, respond: Respond) -> Work | None:
         """See exchange.Application. A short run is made in place, without a task."""
         call = _call(request)
+        self._reading -= 1
+        if self.in_flight - self._reading > self._limits.concurrency:  # taken while its body came
+            self._release(call)
+            respond(self._refused(call.dialect, 429, self._too_many(), "concurrency", _RETRY_SOON))
+            return None
         status = 200
         try:
             dialect = call.dialect
@@ -176,6 +190,8 @@ class Application:
                 answer = dialect.write(ready, call, inference, arrays)
         except Exception as error:
             status, answer = _failed(call, error)
+        if len(answer.body) > _SMALL_BYTES:
+            status, answer = self._if_taken(call, status, answer)
         self._release(call)
         self._metrics.observe(call.dialect.protocol, status, time.perf_counter() - call.started)
         respond(answer)
@@ -199,6 +215,7 @@ class Application:
 
     def leave(self, request: Request) -> None:
         """See exchange.Application."""
+        self._reading -= 1
         self._release(_call(request))
         self._metrics.abandon()
 
@@ -207,6 +224,8 @@ class Application:
     def finish(self, run: _Run, status: int, answer: Answer) -> None:
         """A run has ended while its caller waits."""
         self._runs.discard(run)
+        if len(answer.body) > _SMALL_BYTES:
+            status, answer = self._if_taken(run.call, status, answer)
         self._release(run.call)
         self._metrics.observe(run.call.dialect.protocol, status, time.perf_counter() - run.call.started)
         run.respond(answer)
@@ -229,7 +248,14 @@ class Application:
         self._row[BUFFERED] = self._buffered = self._buffered - call.held
         self._row[IN_FLIGHT] = self.in_flight = self.in_flight - 1
 
+    def _if_taken(self, call: Call, status: int, answer: Answer) -> tuple[int, Answer]:
+        """A large answer, unless callers leave too many untaken already: with each that was admitted they would be more."""
+        if self.unsent() <= self._limits.buffered_bytes:
+            return status, answer
+        return 429, call.dialect.failure(429, self._too_much(), _RETRY_SOON)
+
     def _broken_off(self, call: Call, status: int, message: str) -> Answer:
+        self._reading -= 1
         self._release(call)
         self._metrics.observe(call.dialect.protocol, status, time.perf_counter() - call.started)
         return call.dialect.failure(status, message, close=True)
@@ -238,8 +264,11 @@ class Application:
         self._metrics.refuse(dialect.protocol, status, reason)
         return dialect.failure(status, message, headers)
 
+    def _too_many(self) -> str:
+        return f"more than {self._limits.concurrency} requests at once: try again later"
+
     def _too_much(self) -> str:
-        return f"the requests being read and answered hold {self._limits.buffered_bytes} bytes, the limit: try again later"
+        return f"requests being read and answers not taken hold {self._limits.buffered_bytes} bytes, the limit: try again later"
 
     def _grpc(self, request: Request) -> Answer | int:
         """The first call of gRPC, or one that is none."""

@@ -189,7 +189,7 @@ def _add_serve(commands: "Commands") -> None:
         "--max-buffered",
         type=_positive,
         default=None,
-        help="bytes of bodies held at once; more get a 429 (default: a quarter of the memory left, at least 64 MiB)",
+        help="bytes of bodies and of answers not taken; more get a 429 (default: a quarter of the memory left, at least 64 MiB)",
     )
     runs = serve.add_argument_group("processes, threads, batching")
     runs.add_argument(

@@ -10,6 +10,9 @@ from typing import Protocol
 
 Headers = tuple[tuple[bytes, bytes], ...]
 Respond = Callable[["Answer"], None]
+RESERVED_BYTES = 64 << 10
+"""A declared body up to this counts as held once it is admitted. Larger ones count as they come: else a few callers who
+declare much and send nothing would keep all others out."""
 
 
 @dataclass(slots=True)
@@ -58,12 +61,12 @@ class Application(Protocol):
 
     def admit(self, request: Request) -> Answer | int:
         """Decides by the head alone, before the body is read: an early answer (the request is then over), or the bytes
-        that its body may have, with a place among the concurrent requests taken for it."""
+        that its body may have."""
         ...
 
     def grow(self, request: Request, size: int) -> Answer | None:
-        """Told when more of a body of undeclared length has arrived, `size` bytes so far: an Answer ends the request
-        (the bodies held together are too many); its place is free again."""
+        """Told when more has arrived of a body of undeclared length, or of one beyond RESERVED_BYTES, `size` bytes so far:
+        an Answer ends the request (the bodies held together are too many); its place is free again."""
         ...
 
     def answer(self, request: Request, respond: Respond) -> Work | None:

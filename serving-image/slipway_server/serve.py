@@ -144,6 +144,7 @@ async def work(server: Server, index: int, permission: Callable[[], Awaitable[No
         streams=STREAMS if server.workers == 1 else STREAMS_OF_A_WORKER,
     )
     listener = Listener(app, config)
+    app.unsent = lambda: listener.connections.unsent
     balance = metrics if server.workers > 1 else None
     if not restarted:
         await listener.start(server.listening, balance)
@@ -167,7 +168,7 @@ async def work(server: Server, index: int, permission: Callable[[], Awaitable[No
         tuple(model.default_outputs),
         model.any_name,
     )
-    engine = Engine(model, server.threads, Batching(options.batch_max_size, options.batch_max_delay), metrics)
+    engine = Engine(model, Batching(options.batch_max_size, options.batch_max_delay), metrics)
     ready = Ready(signature, CodecLimits(options.max_depth, options.max_elements), engine, model.explains)
     gc.collect()
     gc.freeze()  # what is here now stays: the collector need not look at it again

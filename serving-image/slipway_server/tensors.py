@@ -85,7 +85,8 @@ class TensorSpec:
     `dims` has an int for each fixed dimension, a name or None for each that varies (dimensions of one name must be
     equal within a request); `dims` is None where the model does not even say the rank. Elements of BYTES reach a model
     as str, and what is not UTF-8 is refused; with `text` false such elements reach it as bytes. With `numbers` any
-    datatype of numbers may be sent, and the model converts: formats that do not say what their callers send.
+    datatype of numbers may be sent, and the model converts: formats that do not say what their callers send. `sample` is a
+    text that the model is known to accept, for examples.
     """
 
     name: str
@@ -93,6 +94,7 @@ class TensorSpec:
     dims: tuple[int | str | None, ...] | None
     text: bool = True
     numbers: bool = False
+    sample: str = ""
 
     def sent_as(self, name: str) -> "TensorSpec":
         """This input with the datatype that a request gives it. Raises RequestError where it may not have that."""
@@ -104,10 +106,10 @@ class TensorSpec:
         return [dim if isinstance(dim, int) else -1 for dim in self.dims or ()]
 
     def filled(self, value: int) -> Array:
-        """An array of one value (as text for BYTES) that fits, with 1 for every dimension that varies."""
+        """An array of one value (for BYTES the sample, or the value as text) that fits, with 1 for every dimension that varies."""
         shape = [dim if isinstance(dim, int) else 1 for dim in self.dims or ()]
         return (
-            np.full(shape, str(value), dtype=object)
+            np.full(shape, self.sample or str(value), dtype=object)
             if self.datatype.element is str
             else np.full(shape, value, self.datatype.dtype)
         )

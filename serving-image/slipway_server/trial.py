@@ -18,9 +18,10 @@ from slipway_server import logs
 from slipway_server.batching import probe
 from slipway_server.formats import Model, ModelInputError, ModelMemoryError, ModelRunError
 from slipway_server.tensors import Array, TensorSpec
-from slipway_server.termination import Reason, TerminalError
+from slipway_server.termination import MAX_BYTES, Reason, TerminalError
 
 _LEFT_FREE_BYTES = 8 << 20  # of the container's memory: what this process itself still needs
+_SERVED = "served"
 _PROBED_SECONDS = 0.25  # a model whose run takes longer is not probed: that makes ten runs and more
 
 
@@ -38,9 +39,8 @@ class Trial:
 
     def kill(self) -> None:
         """Ends the child at once."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        os.kill(self.pid, signal.SIGKILL)
+        self._reap()
         os.close(self.pipe)
 
     def timed_out(self) -> TerminalError:
@@ -55,18 +55,27 @@ class Trial:
         while piece := os.read(self.pipe, 65536):
             verdict += piece
         os.close(self.pipe)
-        _, status = os.waitpid(self.pid, 0)
-        if verdict:
-            reason, message = json.loads(verdict)
-            raise TerminalError(Reason(reason), message)
+        status = self._reap()
         if os.WIFSIGNALED(status):
             raise self._killed(os.WTERMSIG(status))
-        if os.WEXITSTATUS(status) != 0:
+        try:
+            if os.WEXITSTATUS(status) == 0 and (said := json.loads(verdict)) != _SERVED:
+                raise TerminalError(Reason(said[0]), said[1])
+        except (ValueError, TypeError, LookupError):  # a model's code may end the process, or write what it likes
+            verdict = b""
+        if os.WEXITSTATUS(status) or not verdict:
             raise TerminalError(
                 Reason.MODEL_LOAD_CRASHED,
                 f"loading {self._path.name} ended the trial process with exit code {os.WEXITSTATUS(status)}: "
                 "the file is damaged or hostile: export it again, and set its sha256",
             )
+
+    def _reap(self) -> int:
+        """How the child ended; with it goes what it started and left behind."""
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # until it is reaped nobody else's group can have its number
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        return os.waitpid(self.pid, 0)[1]
 
     def _killed(self, number: int) -> TerminalError:
         if number == signal.SIGKILL:
@@ -156,6 +165,8 @@ def _child(
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.setpgid(0, 0)
+        os.register_at_fork(after_in_child=lambda: os.close(writer))  # its end is the sign that this process has ended
         _hush()
         die_with_parent(parent)
         signal.setitimer(signal.ITIMER_REAL, timeout_seconds + 1)  # should nobody watch `deadline`
@@ -168,8 +179,7 @@ def _child(
             error = _attempt(load, path)
         except MemoryError:
             error = _out_of_memory(path)
-        if error is not None:
-            os.write(writer, json.dumps([error.reason, error.message]).encode())
+        os.write(writer, json.dumps([error.reason, error.message[:MAX_BYTES]] if error else _SERVED).encode())
         code = 0
     finally:
         os._exit(code)  # whatever happened: never run on as a second server
@@ -183,8 +193,8 @@ def _attempt(load: Callable[[], Model], path: Path) -> TerminalError | None:
     except MemoryError:
         raise
     except Exception as error:  # not why: a library's message may quote the file
-        message = f"loading {path.name} raised {type(error).__name__}, which it should not: report this as a defect"
-        return TerminalError(Reason.INTERNAL_ERROR, message)
+        message = f"loading {path.name} raised {type(error).__name__}: the file is damaged or hostile: export it again"
+        return TerminalError(Reason.MODEL_LOAD_CRASHED, message)
     return None
 
 

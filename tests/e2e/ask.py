@@ -1,30 +1,30 @@
-"""Sends one request and prints what came back as JSON. Runs in a pod; standard library only.
+"""Sends requests one after another and prints what came back as JSON. Runs in a pod; standard library only.
 
-usage: python3 ask.py [--method GET] [--body TEXT] URL
+usage: python3 ask.py < REQUESTS, a JSON list of {"url": ..., "method": "GET", "headers": {}, "body": "in base64"}. The answers
+are a list of {"status": ..., "headers": {}, "body": "in base64"}.
 """
 
-import argparse
+import base64
 import http.client
 import json
+import sys
+from typing import Any
 from urllib.parse import urlsplit
 
 
-def main() -> None:
-    """Parse the command line, ask, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("url")
-    parser.add_argument("--method", default="GET")
-    parser.add_argument("--body", default=None)
-    args = parser.parse_args()
-    parts = urlsplit(args.url)
+def ask(request: dict[str, Any]) -> dict[str, Any]:
+    """Send one request, and answer what came back."""
+    parts = urlsplit(request["url"])
     connection = http.client.HTTPConnection(parts.netloc, timeout=10)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
-    connection.request(args.method, target, args.body, {"Content-Type": "application/json"})
+    body = base64.b64decode(request["body"]) or None
+    connection.request(request["method"], target, body, {"Content-Type": "application/json", **request["headers"]})
     answer = connection.getresponse()
-    body = answer.read().decode(errors="replace")
     headers = {name.lower(): value for name, value in answer.getheaders()}
-    print(json.dumps({"status": answer.status, "headers": headers, "body": body}))
+    said = base64.b64encode(answer.read()).decode()
+    connection.close()
+    return {"status": answer.status, "headers": headers, "body": said}
 
 
 if __name__ == "__main__":
-    main()
+    print(json.dumps([ask(request) for request in json.load(sys.stdin)]))

@@ -4,8 +4,10 @@ import functools
 import json
 import re
 import secrets
+import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from tests.e2e import models
 from tests.e2e.traffic import Caller, Load
 from tests.e2e.waiting import await_, condition_of
 from tests.integration.client import Client, Refused
-from tests.integration.commands import must, run, tool
+from tests.integration.commands import ROOT, must, run, tool
 
 Object = dict[str, Any]
 _APIS = {
@@ -37,20 +39,25 @@ ROUTER = "slipway-router"
 
 
 class Cluster:
-    """A Kubernetes cluster, by its kubeconfig."""
+    """A Kubernetes cluster that hack/cluster made."""
 
-    def __init__(self, kubeconfig: Path, images: Mapping[str, str]) -> None:
-        self.kubeconfig, self.images = kubeconfig, images
-        self.client = Client(kubeconfig)
+    def __init__(self, name: str, images: Mapping[str, str]) -> None:
+        self.name, self.images = name, images
+        self.kubeconfig = Path(must(ROOT / "hack" / "cluster", "kubeconfig", "--name", name).strip())
+        self.client = Client(self.kubeconfig)
 
-    def kubectl(self, *words: str) -> str:
+    def kubectl(self, *words: str, stdin: str | None = None) -> str:
         """Run kubectl, which must succeed, and answer what it printed."""
-        return must(tool("kubectl"), "--kubeconfig", self.kubeconfig, *words)
+        return must(tool("kubectl"), "--kubeconfig", self.kubeconfig, *words, stdin=stdin)
 
     def try_kubectl(self, *words: str) -> str:
         """Run kubectl and answer what it printed, errors too."""
         ended = run(tool("kubectl"), "--kubeconfig", self.kubeconfig, *words)
         return ended.stdout + ended.stderr
+
+    def load(self, *images: str) -> None:
+        """Put more images on all nodes."""
+        must(ROOT / "hack" / "cluster", "load", "--name", self.name, *images)
 
     @functools.cached_property
     def nodes(self) -> list[str]:
@@ -109,9 +116,32 @@ class Namespace:
         """Delete one object."""
         self.client.request("DELETE", self.path(plural, name), options or None)
 
-    def kubectl(self, *words: str) -> str:
+    def kubectl(self, *words: str, stdin: str | None = None) -> str:
         """Run kubectl in this namespace."""
-        return self.cluster.kubectl("-n", self.name, *words)
+        return self.cluster.kubectl("-n", self.name, *words, stdin=stdin)
+
+    @contextmanager
+    def forward(self, target: str, port: int) -> Iterator[int]:
+        """Forward a port of this machine's to one of `pods/NAME`, or of a pod of `services/NAME`, and answer it."""
+        words = [
+            tool("kubectl"),
+            "--kubeconfig",
+            str(self.cluster.kubeconfig),
+            "-n",
+            self.name,
+            "port-forward",
+            target,
+            f":{port}",
+        ]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            try:
+                found = re.match(r"Forwarding from 127\.0\.0\.1:(\d+)", said)
+                assert found, said
+                yield int(found[1])
+            finally:
+                process.terminate()
 
     def children(self) -> dict[str, Object]:
         """Answer all that Slipway made here, by kind/name."""

@@ -7,7 +7,6 @@ two runs on one machine a cluster each.
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.e2e.cluster import Cluster, Namespace
@@ -26,7 +25,7 @@ def cluster() -> Iterator[Cluster]:
     images = dict(zip(built[::2], built[1::2], strict=True))
     command = ROOT / "hack" / "cluster"
     must(command, "up", "--name", _CLUSTER, "--nodes", "2", "--load", *images.values())
-    yield Cluster(Path(must(command, "kubeconfig", "--name", _CLUSTER).strip()), images)
+    yield Cluster(_CLUSTER, images)
     if not _KEEP:
         must(command, "down", "--name", _CLUSTER)
 

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
 from tests.e2e.cluster import Cluster, Namespace
 from tests.e2e.waiting import await_, is_ready
 from tests.integration.commands import ROOT, must, tool
@@ -10,6 +11,8 @@ from tests.integration.commands import ROOT, must, tool
 NAMESPACE = "slipway-system"
 RELEASE = "slipway"
 LEASE = "slipway-operator"
+# Of Services and pods, as both kinds of hack/cluster's clusters have them: models are fetched from stores in the cluster.
+CLUSTER_NETWORKS = ["10.96.0.0/12", "10.244.0.0/16"]
 _PODS = "app.kubernetes.io/component=operator"
 
 
@@ -27,6 +30,7 @@ class Operator:
             "dnsStaleSeconds": 6,
             "replicas": 2,
             "logFormat": "text",
+            "models": {"allowedNetworks": CLUSTER_NETWORKS},
         }
         must(
             tool("helm"), "--kubeconfig", self.cluster.kubeconfig, "upgrade", "--install", RELEASE,
@@ -67,6 +71,12 @@ class Operator:
         leader = self.await_leader()
         self.namespace.delete("pods", leader)
         self.await_leader(other_than=leader)
+
+    def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """Answer the leader's metrics, by name and labels."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{self.await_leader()}:8080/proxy/metrics"
+        families = text_string_to_metric_families(self.cluster.kubectl("get", "--raw", path))
+        return {(each.name, frozenset(each.labels.items())): each.value for family in families for each in family.samples}
 
     def logs(self) -> str:
         """Answer the end of what its pods logged."""

@@ -1,9 +1,10 @@
 """Callers of a model, in pods of the cluster: a load that counts every failure, and one that asks once."""
 
+import base64
 import functools
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -112,6 +113,21 @@ def assert_none_failed(loads: Load | Iterable[Load], at_least: int = 10_000) -> 
         assert report.requests >= at_least
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One request of a caller."""
+
+    url: str
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    method: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Answer it as ask.py reads it."""
+        method = self.method or ("POST" if self.body else "GET")
+        return {"url": self.url, "method": method, "headers": self.headers, "body": base64.b64encode(self.body).decode()}
+
+
 class Caller:
     """A pod that sends single requests."""
 
@@ -125,6 +141,11 @@ class Caller:
 
     def ask(self, url: str, body: str | None = None, method: str | None = None) -> dict[str, Any]:
         """Send one request, and answer its status, headers and body."""
-        words = ["--method", method or ("POST" if body else "GET"), *(["--body", body] if body else []), url]
-        said = self.namespace.kubectl("exec", self._pod, "--", "python3", "/scripts/ask.py", *words)
-        return json.loads(said)
+        (answer,) = self.ask_all(Asked(url, (body or "").encode(), method=method or ""))
+        return {**answer, "body": answer["body"].decode(errors="replace")}
+
+    def ask_all(self, *requests: Asked) -> list[dict[str, Any]]:
+        """Send requests one after another, and answer status, headers and body (bytes) of each."""
+        command = ["exec", "-i", self._pod, "--", "python3", "/scripts/ask.py"]
+        said = self.namespace.kubectl(*command, stdin=json.dumps([request.as_json() for request in requests]))
+        return [{**answer, "body": base64.b64decode(answer["body"])} for answer in json.loads(said)]

@@ -65,3 +65,5 @@ class Connections(set[Connection]):
         self.requests = 0
         """Requests begun so far, on all connections."""
         self.draining = False
+        self.unsent = 0
+        """Bytes of answers that callers have not taken whole, where a socket does not hold them."""

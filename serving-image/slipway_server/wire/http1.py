@@ -11,7 +11,7 @@ from typing import cast
 
 import httptools
 
-from slipway_server.exchange import Answer, Application, Request, Work
+from slipway_server.exchange import RESERVED_BYTES, Answer, Application, Request, Work
 from slipway_server.wire import Connections, WireConfig
 from slipway_server.wire.http1_heads import HEADS, METHODS, length_of, make_head, target_of
 
@@ -47,9 +47,10 @@ class Http1Connection(asyncio.Protocol):
     """One connection; it enters itself in `connections` while it is open."""
 
     __slots__ = (
-        "_ahead", "_app", "_chunked", "_config", "_connections", "_current", "_ended", "_expects", "_fresh",
+        "_ahead", "_answer_bytes", "_app", "_chunked", "_config", "_connections", "_current", "_ended", "_expects", "_fresh",
         "_head_bytes", "_headers", "_in_head", "_incoming", "_last", "_parser", "_queue", "_read_bytes", "_refusal",
-        "_replaying", "_resuming", "_served", "_since", "_special", "_stalled", "_transport", "_url", "_work",
+        "_replaying", "_resuming", "_served", "_since", "_special", "_stalled", "_transport", "_unsent", "_url",
+        "_work",
     )  # fmt: skip
 
     def __init__(self, app: Application, config: WireConfig, connections: Connections) -> None:
@@ -79,6 +80,7 @@ class Http1Connection(asyncio.Protocol):
         """When what the caller owes us now (a head, a body, to read its answer, to close) began."""
         self._served = False
         self._stalled = False
+        self._unsent = self._answer_bytes = 0  # of `connections.unsent`; of the last large answer
         self._ended = False
 
     # --- asyncio ------------------------------------------------------------------------------------------------------
@@ -102,6 +104,7 @@ class Http1Connection(asyncio.Protocol):
         """Frees what the connection held."""
         self._connections.discard(self)
         self._ended = True
+        self._count_unsent(0)
         if self._work is not None:
             self._work.cancel()
             self._work = None
@@ -114,6 +117,7 @@ class Http1Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The caller takes its answers slower than they are made: make no more."""
         self._stalled = True
+        self._count_unsent(max(self._answer_bytes, self._transport.get_write_buffer_size()))
         self._since = self._connections.now
         if not self._ended:
             self._transport.pause_reading()
@@ -121,9 +125,15 @@ class Http1Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The caller has taken its answer."""
         self._stalled = False
+        self._answer_bytes = 0
+        self._count_unsent(0)
         self._since = self._connections.now
         if not self._ended:
             self._resume()
+
+    def _count_unsent(self, size: int) -> None:
+        self._connections.unsent += size - self._unsent
+        self._unsent = size
 
     # --- what the listener calls --------------------------------------------------------------------------------------
 
@@ -250,7 +260,8 @@ class Http1Connection(asyncio.Protocol):
             if isinstance(message.body, bytes):
                 message.body = bytearray(message.body)
             message.body += piece  # not a list of pieces: one of a byte each would take forty times its size
-        if message.chunked and message is self._current and (answer := self._app.grow(message, message.size)):
+        grows = message.chunked or message.size > RESERVED_BYTES
+        if grows and message is self._current and (answer := self._app.grow(message, message.size)):
             self._answer_early(message, answer)
             if self._ended:
                 raise _OverError
@@ -376,6 +387,7 @@ class Http1Connection(asyncio.Protocol):
         elif len(body) <= _COPIED_BYTES:
             self._transport.write(b"%b%d\r\n\r\n%b" % (head, len(body), body))
         else:
+            self._answer_bytes = len(body)  # held whole until all of it is sent
             self._transport.write(b"%b%d\r\n\r\n" % (head, len(body)))
             self._transport.write(body)
 

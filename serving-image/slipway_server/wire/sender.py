@@ -110,6 +110,7 @@ class Sender:
             stream.trailers = trailers
             stream.since = self._connections.now
             self.waiting_bytes += size
+            self._connections.unsent += size  # held whole until all of it is sent
             self._waiting[stream.id] = stream
             self.resume()
         if not self.hold or len(self._out) > HELD_PIECES:
@@ -137,6 +138,7 @@ class Sender:
                 last = size == len(rest)
                 self._data(stream.id, rest[:size], stream.trailers, last)
                 if last:
+                    self._connections.unsent -= len(cast(bytes, rest.obj))
                     stream.rest = None
                     del self._waiting[stream.id]
                     self.sent(stream)
@@ -149,6 +151,7 @@ class Sender:
         if stream.rest is not None:
             del self._waiting[stream.id]
             self.waiting_bytes -= len(stream.rest)
+            self._connections.unsent -= len(cast(bytes, stream.rest.obj))
             stream.rest = None
 
     def headers(self, stream_id: int, flags: int, block: bytes) -> None:

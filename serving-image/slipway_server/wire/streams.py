@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Protocol
 
-from slipway_server.exchange import Answer, Application
+from slipway_server.exchange import RESERVED_BYTES, Answer, Application
 from slipway_server.wire import Connections, WireConfig, frames
 from slipway_server.wire.frames import ConnectionFault
 from slipway_server.wire.heads import HeadReader, MalformedError
@@ -186,7 +186,7 @@ class Streams:
         """A piece of `size` bytes has come, not the last: that is at most a frame, and not worth a call for each small body."""
         if not size:
             self.spend()
-        if stream.length < 0:
+        if stream.length < 0 or stream.size > RESERVED_BYTES:
             answer = self._app.grow(stream, stream.size)
             if answer is not None:
                 self._refuse(stream, answer)

@@ -199,7 +199,7 @@ print(time.monotonic() < attempt.deadline + 2)
         ("os._exit(7)", "ModelLoadCrashed: .*exit code 7"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "OutOfMemory: the kernel killed the trial process"),
         ("raise MemoryError", "OutOfMemory: model.onnx needs more memory"),
-        ("raise KeyError('x')", "ModelLoadCrashed: .*exit code 1"),
+        ("raise KeyError('x')", "ModelLoadCrashed: loading model.onnx raised KeyError: "),
         ("time.sleep(60)", "ModelLoadTimeout: loading model.onnx took longer than 1 s"),
     ],
 )

@@ -3,13 +3,20 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import pandas
 import pytest
 import schemathesis
+import skops.io
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from tests.unit.server.support import Server, TensorProto, classifier, helper, model, serving
 
 from slipway_server.protocol import openapi
@@ -45,6 +52,14 @@ def document(server: Server) -> dict[str, Any]:
     return answer.json
 
 
+def pipeline(folder: Path) -> Path:
+    """A file of a classifier of a column of text and one of numbers: it accepts the texts only that it was fitted on."""
+    table = pandas.DataFrame({"city": ["Bonn", "Oslo"] * 4, "age": range(8)})
+    columns = ColumnTransformer([("city", OneHotEncoder(), ["city"]), ("age", StandardScaler(), ["age"])])
+    skops.io.dump(make_pipeline(columns, LogisticRegression()).fit(table, [0, 1] * 4), folder / "model.skops")
+    return folder / "model.skops"
+
+
 def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
     return [(path, method, entry) for path, methods in document["paths"].items() for method, entry in methods.items()]
 
@@ -70,6 +85,16 @@ def test_every_example_works_and_every_answer_fits(server: Server, document: dic
         assert without_values(answer.json) == without_values(content["example"]), path
         kind = content["schema"].get("$ref", "").rpartition("/")[2]
         msgspec.convert(answer.json, ANSWERS[kind] if kind else list[openapi.ModelState])
+
+
+def test_examples_of_text_are_texts_that_the_model_knows(tmp_path: Path) -> None:
+    content = pipeline(tmp_path).read_bytes()
+    with serving(tmp_path, content, "--format", "SKLearn", name="model.skops") as server:
+        (ask,) = server.get("/openapi.json").json["paths"]["/v2/models/m/infer"].values()
+        sent = ask["requestBody"]["content"]["application/json"]["example"]
+        assert sent["inputs"][0]["data"] == ["Bonn"]
+        answer = server.infer(sent)
+        assert (answer.status, answer.json) == (200, ask["responses"]["200"]["content"]["application/json"]["example"])
 
 
 PATHS = ("/v2/models/m/infer", "/v1/models/m:predict", "/v2/repository/index")

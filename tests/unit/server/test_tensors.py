@@ -59,6 +59,16 @@ def load(tmp_path: Path, content: bytes) -> onnx.OnnxModel:
     return onnx.load(file, 1)
 
 
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_without_a_gpu_the_image_for_one_uses_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(onnx, "_PROVIDERS", ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    loaded = load(tmp_path, identity(TensorProto.FLOAT, ["N"]))
+    assert (loaded.platform, loaded.in_place) == ("onnxruntime_onnx", True)
+    assert [record.message for record in caplog.records if "no GPU can be used" in record.message]
+
+
 @pytest.mark.parametrize("name", DATATYPES)
 def test_every_datatype_through_a_model(tmp_path: Path, name: str) -> None:
     loaded = load(tmp_path, identity(ONNX_TYPES[name], ["N", 2]))

@@ -1,0 +1,144 @@
+"""Where the journeys' models come from: a web server, an S3 store and an OCI registry in a pod, and a volume of its node."""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.cluster import Namespace
+from tests.e2e.traffic import HERE
+from tests.e2e.waiting import await_, is_ready
+from tests.integration.commands import ROOT, must, tool
+from tests.integration.stores import ACCESS, SECRET, ObjectStore, Registry
+
+NAME = "stores"
+FILES, S3, OCI = 8000, 7070, 5000
+CLAIM = "models"
+KEYS = "s3"
+_SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
+_REGISTRY = {"version": 0.1, "storage": {"filesystem": {"rootdirectory": "/data/oci"}}, "http": {"addr": f":{OCI}"}}
+_S3 = f"mkdir -p /data/s3/models /data/meta && exec versitygw --port :{S3} --quiet posix --sidecar /data/meta /data/s3"
+
+
+def build_image(name: str, folder: Path, *words: str | Path) -> str:
+    """Build an image of one's own and answer its reference."""
+    return must(ROOT / "hack" / "images", "build", "--context", folder, "--name", name, *words).split()[1]
+
+
+def build_stores_image(folder: Path) -> str:
+    """Build the image of the stores, in a folder for its context."""
+    for program in ("versitygw", "registry"):
+        (folder / program).hardlink_to(tool(program))
+    return build_image("stores", folder, "--dockerfile", HERE / "images/stores/Dockerfile")
+
+
+class Stores:
+    """The pod and its Service, both named `stores`. The web server and the volume hold `files`, the volume in a folder `all`."""
+
+    def __init__(self, namespace: Namespace, image: str, files: Mapping[str, bytes]) -> None:
+        self.namespace, self.image, self.files = namespace, image, files
+        self.volume = f"{namespace.name}-{CLAIM}"
+
+    def start(self) -> None:
+        """Start them and wait until they are ready."""
+        namespace, kind = self.namespace, {"apiVersion": "v1"}
+        held = {name: base64.b64encode(content).decode() for name, content in self.files.items()}
+        namespace.apply("configmaps", {**kind, "kind": "ConfigMap", "metadata": {"name": "trained"}, "binaryData": held})
+        programs = {"files.py": (HERE / "files.py").read_text(), "registry.yaml": json.dumps(_REGISTRY)}
+        namespace.apply("configmaps", {**kind, "kind": "ConfigMap", "metadata": {"name": NAME}, "data": programs})
+        self.put_secret(KEYS, {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET})
+        ports = [{"name": f"p{port}", "port": port} for port in (FILES, S3, OCI)]
+        service = {"selector": {"role": NAME}, "ports": ports}
+        namespace.apply("services", {**kind, "kind": "Service", "metadata": {"name": NAME}, "spec": service})
+        namespace.apply("pods", self._pod())
+        await_(lambda: is_ready(namespace.get("pods", NAME)), "the stores are ready")
+        self._provide_volume()
+
+    def put_secret(self, name: str, keys: Mapping[str, str]) -> None:
+        """Apply a Secret."""
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": keys}
+        self.namespace.apply("secrets", secret)
+
+    def release(self) -> None:
+        """Let the slow files come."""
+        self.namespace.client.get(self.namespace.path("pods", f"{NAME}:{FILES}/proxy/release"))
+
+    @contextmanager
+    def object_store(self) -> Iterator[ObjectStore]:
+        """Answer the S3 store, as reached from here."""
+        with self.namespace.forward(f"pods/{NAME}", S3) as port:
+            yield ObjectStore(port)
+
+    @contextmanager
+    def registry(self, folder: Path) -> Iterator[Registry]:
+        """Answer the registry, as reached from here."""
+        with self.namespace.forward(f"pods/{NAME}", OCI) as port:
+            yield Registry(port, folder, None)
+
+    def remove_volume(self) -> None:
+        """Remove what no namespace holds."""
+        self.namespace.client.delete(f"/api/v1/persistentvolumes/{self.volume}")
+
+    def _provide_volume(self) -> None:
+        """Make a volume and its claim of the pod's emptyDir: it lies on the pod's node, and leaves with the pod."""
+        uid = self.namespace.get("pods", NAME)["metadata"]["uid"]
+        on_node = {"key": "kubernetes.io/hostname", "operator": "In", "values": [self.namespace.cluster.nodes[0]]}
+        spec = {
+            "capacity": {"storage": "1Mi"},
+            "accessModes": ["ReadOnlyMany"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "hostPath": {"path": f"/var/lib/kubelet/pods/{uid}/volumes/kubernetes.io~empty-dir/volume", "type": "Directory"},
+            "claimRef": {"namespace": self.namespace.name, "name": CLAIM},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on_node]}]}},
+        }
+        body = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": self.volume}, "spec": spec}
+        self.namespace.client.apply(f"/api/v1/persistentvolumes/{self.volume}", body)
+        wanted: dict[str, Any] = {"accessModes": ["ReadOnlyMany"], "storageClassName": "", "volumeName": self.volume}
+        claim = {**wanted, "resources": {"requests": {"storage": "1Mi"}}}
+        self.namespace.apply(
+            "persistentvolumeclaims",
+            {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": CLAIM}, "spec": claim},
+        )
+
+    def _pod(self) -> dict[str, Any]:
+        def container(name: str, image: str, command: list[str], port: int, **more: Any) -> dict[str, Any]:
+            mounts = [
+                {"name": "data", "mountPath": "/data"},
+                {"name": "files", "mountPath": "/files"},
+                {"name": "programs", "mountPath": "/programs"},
+                {"name": "volume", "mountPath": "/volume"},
+            ]
+            probe = {"readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1}} if port else {}
+            made = {"name": name, "image": image, "command": command, "securityContext": _SECURITY, "volumeMounts": mounts}
+            return {**made, **probe, **more}
+
+        server = self.namespace.cluster.images["server"]
+        keys = {"ROOT_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID", "ROOT_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY"}
+        credentials = [{"name": name, "valueFrom": {"secretKeyRef": {"name": KEYS, "key": key}}} for name, key in keys.items()]
+        tracing = [{"name": "OTEL_TRACES_EXPORTER", "value": "none"}]
+        copy = ["sh", "-c", "mkdir /volume/all && cp -L /files/* /volume/all"]
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": NAME, "labels": {"role": NAME}},
+            "spec": {
+                "nodeSelector": {"kubernetes.io/hostname": self.namespace.cluster.nodes[0]},
+                "terminationGracePeriodSeconds": 0,
+                "automountServiceAccountToken": False,
+                "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+                "initContainers": [container("copy", server, copy, 0)],
+                "containers": [
+                    container("files", server, ["python3", "/programs/files.py", str(FILES), "/files"], FILES),
+                    container("s3", self.image, ["sh", "-c", _S3], S3, env=credentials),
+                    container("oci", self.image, ["registry", "serve", "/programs/registry.yaml"], OCI, env=tracing),
+                ],
+                "volumes": [
+                    {"name": "data", "emptyDir": {}},
+                    {"name": "volume", "emptyDir": {}},
+                    {"name": "files", "configMap": {"name": "trained"}},
+                    {"name": "programs", "configMap": {"name": NAME}},
+                ],
+            },
+        }
