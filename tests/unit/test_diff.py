@@ -23,6 +23,7 @@ DIFFERENT: list[tuple[str, Any, Any]] = [
     ("longer list of plain values", ["a", "b"], ["a"]),
     ("named entry changed", [{"name": "a", "image": "x"}], [{"name": "a", "image": "y"}]),
     ("named entry gone", [{"name": "b"}], [{"name": "a"}]),
+    ("a digest that reads like a number", {"digest": "0123e99999999999"}, {"digest": "4567e88888888888"}),
     ("a boolean is no quantity", {"a": 1}, {"a": True}),
     ("other type", {"a": "x"}, {"a": {"b": 1}}),
 ]

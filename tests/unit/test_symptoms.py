@@ -50,6 +50,19 @@ TABLE: list[tuple[str, dict[str, Any], tuple[str, str] | None]] = [
         ("ModelNotFound", "no key"),
     ),
     (
+        "fetch said why, and tries again",
+        pod(
+            {**container("fetch", last={"exitCode": 1, "message": "ModelNotFound: no key"}, running={}), "restartCount": 1},
+            init=True,
+        ),
+        ("ModelNotFound", "no key"),
+    ),
+    (
+        "it died once, and has started since",
+        pod({**container(last={"exitCode": 137, "reason": "OOMKilled"}, running={}), "restartCount": 1, "started": True}),
+        None,
+    ),
+    (
         "out of memory",
         pod(container(last={"exitCode": 137, "reason": "OOMKilled"}, **BACK_OFF)),
         ("OOMKilled", "container server needs more memory than its limit: raise server.resources"),
@@ -123,6 +136,7 @@ STAGES: list[tuple[str, dict[str, Any], tuple[str, str] | None]] = [
         ("LoadingModel", "loading its model (fetched 12 bytes in 0.1 s, sha256 ab)"),
     ),
     ("just fetched", pod(container("fetch", terminated={**FETCHED, "finishedAt": JUST}), init=True), None),
+    ("tries again", pod({**container("fetch", running={"startedAt": EARLIER}), "restartCount": 2}, init=True), None),
     ("failed", pod(container("fetch", terminated={"exitCode": 1, "finishedAt": LATER}), init=True), None),
     ("ready", pod(container("fetch", terminated=FETCHED), init=True, conditions=[{"type": "Ready", "status": "True"}]), None),
     ("leaving", pod(container("fetch", running={"startedAt": EARLIER}), init=True, deleted=True), None),

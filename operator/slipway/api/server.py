@@ -77,7 +77,9 @@ class Limits(Type):
     body_size: Quantity | None = Field(default=None, description="Bytes of a body, also once inflated. Default: `16Mi`.")
     header_size: Quantity | None = Field(default=None, description="Bytes of a request's headers. Default: `32Ki`.")
     json_depth: int | None = Field(default=None, ge=4, le=512, description="How deep JSON may nest. Default: 64.")
-    tensor_elements: int | None = Field(default=None, ge=1, description="Elements of one input. Default: 16777216.")
+    tensor_elements: int | None = Field(
+        default=None, ge=1, description="Elements of a request's inputs together. Default: 16777216."
+    )
     concurrency: int | None = Field(default=None, ge=1, le=65536, description="Requests at once in a pod. Default: 512.")
     request_timeout: Annotated[str, duration(_A_REQUEST, " between 100ms and 1h")] | None = Field(
         default=None, description="How long a request may take to arrive, and then to be answered. Default: `60s`."

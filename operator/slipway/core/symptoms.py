@@ -130,6 +130,8 @@ def stage(pods: Iterable[Pod], now: datetime) -> Symptom | None:
             continue
         state = fetch.get("state", {})
         running, ended = state.get("running"), state.get("terminated")
+        if fetch.get("restartCount"):
+            continue  # what failed before is told instead
         if running and _lasts(running.get("startedAt"), now):
             how = f"fetching its model since {running['startedAt']}: kubectl logs {pod['metadata']['name']} -c fetch"
             return Symptom("FetchingModel", how)
@@ -153,4 +155,6 @@ def _containers(pod: Pod) -> list[Container]:
 
 
 def _runs_well(container: Container) -> bool:
-    return bool(container.get("ready")) or "running" in container.get("state", {})
+    """Tell whether a container runs, and not only tries again what failed before."""
+    again = container.get("restartCount", 0) > 0 and not container.get("started")
+    return bool(container.get("ready")) or ("running" in container.get("state", {}) and not again)
