@@ -1,6 +1,7 @@
 """Runs the model: short runs in place, long ones in a thread, and requests that wait together in one run."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,16 +16,21 @@ from slipway_server.tensors import Array
 INLINE_SECONDS = 0.001
 """A run expected to take less is made on the event loop: handing over to a thread and back costs 0.05-0.1 ms of CPU,
 and a probe that waits a millisecond is a probe that did not wait."""
-BATCH_SECONDS = 0.00005
-"""A run that can be shared and takes longer is worth waiting for company: the queue costs a request 8-10 us of CPU. At 64
-connections, us of CPU a request alone and shared: a logistic regression as ONNX 5 and 11, a small CNN 18 and 21, XGBoost of
-20 trees 65 and 12, scikit-learn's logistic regression 135 and 15, its forest of 500 trees 16,500 and 260."""
-_LOOK_AGAIN = 256
-"""Of so many requests that wait for company one is run alone nevertheless: it may have become short."""
+QUEUE_SECONDS = 0.000012
+"""A request waits for company in the queue where a shared run saves it more, which is the CPU time that the queue costs it.
+At 64 connections, us of CPU a request alone and shared: a logistic regression as ONNX 13 and 19, a small CNN 43 and 43,
+XGBoost of 100 trees 41 and 19, scikit-learn's forest of 500 trees 61 and 24."""
+_LOOK_AGAIN = 31
+"""Of so many requests that could share a run one goes the other way than the rest: either may have become the better. A
+prime, so that it is not always the last of those that come together."""
+_KNOWN_RUNS = 8
+"""Before so many runs of a size nothing is said of what they take."""
 TICK_SECONDS = 0.02
 """A run in place that turns out longer than one to two of these is stopped, and made again in a thread."""
-_RISE = 0.5  # how fast the expectation follows runs that are longer,
-_FALL = 0.05  # and shorter: after a surprise it takes dozens of short runs to be trusted again
+_CPU_READ_SECONDS = 0.0005  # reading the clock of a thread's CPU time costs 0.2-0.9 us: read so often at most before a run
+_FOLLOW = 0.25  # how fast an expectation follows the runs,
+_RISE = 0.5  # those that block the loop,
+_FALL = 0.05  # and those after: it takes dozens of short runs to be trusted again
 
 
 class Observer(Protocol):
@@ -38,18 +44,21 @@ class Observer(Protocol):
 class Engine:
     """One model's runs. Not thread-safe: it belongs to the event loop."""
 
-    def __init__(self, model: Model, threads: int, batching: Batching, metrics: Observer) -> None:
+    def __init__(self, model: Model, batching: Batching, metrics: Observer) -> None:
         self._model = model
         self._metrics = metrics
         self._batches = batching.max_size > 1 and model.row_wise is True
         self._delay_seconds = batching.max_delay_seconds if self._batches else 0.0
         self._queue = Queue(model.inputs, batching.max_size)
-        self._free = min(threads, model.concurrency)
+        self._free = model.concurrency
         self._pool = ThreadPoolExecutor(self._free, thread_name_prefix="infer")
         self._watchdog = _Watchdog(model.new_handle())
         self._cost = _Cost()
+        self._share = 0.0  # of what a request costs alone, this part it costs in the runs that the queue makes
+        self._turn = 0
+        self._cpu_seconds = 0.0  # what the loop's thread had taken
+        self._cpu_read = -_CPU_READ_SECONDS  # at this time
         self._scheduled = False
-        self._deferred = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def run_now(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array] | None:
@@ -64,9 +73,9 @@ class Engine:
         expected = self._cost.expected(elements)
         if expected >= INLINE_SECONDS:
             return None
-        if expected >= BATCH_SECONDS and self._batches:
-            self._deferred += 1
-            if self._deferred % _LOOK_AGAIN:
+        if expected > QUEUE_SECONDS and self._batches and self._cost.knows(elements):
+            self._turn += 1
+            if (expected * (1 - self._share) > QUEUE_SECONDS) is (self._turn % _LOOK_AGAIN != 0):
                 return None
         answer = self._run_in_place(feeds, outputs, elements)
         if answer is not None:
@@ -96,12 +105,18 @@ class Engine:
         job = Job(feeds, outputs, loop.create_future(), loop.time(), rows, shared, elements, size, explain)
         self._queue.put(job)
         self._schedule(loop)
+        timer = loop.call_later(timeout_seconds, self._expire, job)  # asyncio.timeout would take 3 us more
         try:
-            async with asyncio.timeout(timeout_seconds):
-                return await job.answer
+            return await job.answer
         finally:
+            timer.cancel()
             if not job.answer.done() or job.answer.cancelled():
                 self._leave(job)
+
+    def _expire(self, job: Job) -> None:
+        if not job.answer.done():
+            job.answer.set_exception(TimeoutError())
+            self._leave(job)
 
     def _leave(self, job: Job) -> None:
         job.answer.cancel()
@@ -176,14 +191,22 @@ class Engine:
         watchdog = self._watchdog
         watchdog.begin()
         started = time.perf_counter()
+        if started - self._cpu_read >= _CPU_READ_SECONDS:
+            self._cpu_seconds = time.thread_time()
+            self._cpu_read = started
+        stopped = False
         try:
             return self._model.run(feeds, outputs, watchdog.handle)
         except ModelCancelledError:
+            stopped = True
             watchdog.handle.reset()
             return None
         finally:
             watchdog.end()
-            self._cost.learn(elements, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            if seconds >= INLINE_SECONDS and not stopped:  # or was the processor taken away meanwhile?
+                seconds = min(seconds, time.thread_time() - self._cpu_seconds)
+            self._cost.learn(elements, seconds, sure=seconds >= INLINE_SECONDS)
 
     def _in_thread(self, run: Run, loop: asyncio.AbstractEventLoop) -> None:
         run.handle = self._model.new_handle()
@@ -204,11 +227,11 @@ class Engine:
         job = run.jobs[0]
         if job.explain:
             return self._model.explain(job.feeds)
-        started = time.perf_counter()
+        started = time.thread_time()  # not the time it waits, for the interpreter's lock too
         try:
             return self._model.run(join(run.jobs), job.outputs, run.handle)
         finally:
-            self._cost.learn(run.elements, time.perf_counter() - started)
+            self._cost.learn(run.elements, time.thread_time() - started, sure=True)
 
     def _thread_ended(self, run: Run, result: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._free += 1
@@ -242,8 +265,12 @@ class Engine:
                 job.answer.set_result(result)
 
     def _observe(self, run: Run, loop: asyncio.AbstractEventLoop) -> None:
-        rows = sum(job.rows for job in run.jobs)
-        self._metrics.observe_batch(len(run.jobs), rows, loop.time() - run.jobs[0].arrived)
+        jobs = run.jobs
+        count = len(jobs)
+        self._metrics.observe_batch(count, sum(job.rows for job in jobs), loop.time() - jobs[0].arrived)
+        if self._batches:
+            apart = count * self._cost.expected(run.elements // count)
+            self._share += _FOLLOW * (min(1.0, self._cost.expected(run.elements) / apart) - self._share)
 
 
 class _Cost:
@@ -251,6 +278,8 @@ class _Cost:
 
     def __init__(self) -> None:
         self._seconds: list[float | None] = [None] * 64
+        self._unsure = [math.inf] * 64
+        self._runs = [0] * 64
 
     def expected(self, elements: int) -> float:
         """Seconds. Where no runs of the size were made: in proportion to the nearest smaller ones, rather too much."""
@@ -258,12 +287,25 @@ class _Cost:
         seconds = self._seconds[size]
         return self._guess(size) if seconds is None else seconds
 
-    def learn(self, elements: int, seconds: float) -> None:
-        """Takes a run into account. Two threads may each lose the other's sample: the next run mends the average."""
-        expected = self.expected(elements)
-        surprise = seconds - expected
+    def knows(self, elements: int) -> bool:
+        """Whether enough runs of the size were made."""
+        return self._runs[elements.bit_length()] >= _KNOWN_RUNS
+
+    def learn(self, elements: int, seconds: float, *, sure: bool) -> None:
+        """Takes a run into account. Not `sure`: the processor may have been taken away meanwhile; two such runs one after the
+        other count as the shorter of them. Two threads may each lose the other's sample: the next run mends the average.
+        """
         size = elements.bit_length()
-        self._seconds[size] = expected = expected + (_RISE if surprise > 0 else _FALL) * surprise
+        self._runs[size] += 1
+        if not sure:
+            self._unsure[size], seconds = seconds, min(seconds, self._unsure[size])
+        expected = self._seconds[size]
+        if expected is None:
+            expected = seconds if sure else min(seconds, self._guess(size))
+        else:
+            pace = _FOLLOW if expected < INLINE_SECONDS else _FALL
+            expected += (_RISE if sure and seconds > expected else pace) * (seconds - expected)
+        self._seconds[size] = expected
         for smaller in range(size):  # those take no longer, and may not have been made alone for a while
             known = self._seconds[smaller]
             if known is not None and known > expected:
@@ -274,7 +316,7 @@ class _Cost:
             seconds = self._seconds[smaller]
             if seconds is not None:
                 return seconds * (1 << (size - smaller))
-        # From this start the first runs go to a thread, until they have shown to be short.
+        # The very first run goes to a thread.
         return next((seconds for seconds in self._seconds[size:] if seconds is not None), 2 * INLINE_SECONDS)
 
 

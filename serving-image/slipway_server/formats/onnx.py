@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as states  # pyright: ignore[reportAttributeAccessIssue]
 
+from slipway_server import logs
 from slipway_server.formats import (
     Model,
     ModelCancelledError,
@@ -45,6 +46,8 @@ _ZIPMAP = re.compile(r"seq\(map\((int64|string),tensor\(float\)\)\)")
 _ONNX_BF16 = 16  # TensorProto.BFLOAT16
 _GPU = "CUDAExecutionProvider"
 _PROVIDERS = [name for name in (_GPU, "CPUExecutionProvider") if name in onnxruntime.get_available_providers()]
+if _GPU in _PROVIDERS:
+    onnxruntime.preload_dlls(directory="")  # CUDA's libraries are packages beside it, where the loader does not look
 _OUT_OF_MEMORY = (
     "bad_alloc",
     "Failed to allocate memory",
@@ -88,7 +91,9 @@ class OnnxModel(Model):
 
     def __init__(self, session: onnxruntime.InferenceSession, threads: int) -> None:
         self._session = session
-        self.platform = "onnxruntime_onnx_gpu" if _GPU in session.get_providers() else "onnxruntime_onnx"
+        gpu = _GPU in session.get_providers()
+        self.platform = "onnxruntime_onnx_gpu" if gpu else "onnxruntime_onnx"
+        self.in_place = not gpu  # the loop has better to do than to wait for it
         self.inputs = tuple(_spec("input", node) for node in session.get_inputs())
         self.outputs = tuple(_spec("output", node) for node in session.get_outputs())
         self.default_outputs = tuple(spec.name for spec in self.outputs)
@@ -147,6 +152,8 @@ def load(path: Path, threads: int) -> OnnxModel:
             raise TerminalError(Reason.UNSUPPORTED_MODEL, message + cure) from None
         message = f"{path.name} is not a sound ONNX model ({text}): export and upload it again, and set its sha256"
         raise TerminalError(Reason.MODEL_CORRUPT, message) from None
+    if _GPU in _PROVIDERS and _GPU not in session.get_providers():
+        logs.warning("no GPU can be used, the model runs on the CPU: has the pod nvidia.com/gpu in its resources?")
     return OnnxModel(session, threads)
 
 

@@ -14,6 +14,7 @@ from slipway_server.tensors import DATATYPES, Array, TensorSpec, datatype_of
 from slipway_server.termination import Reason, TerminalError
 
 FILE = "model.py"
+_MAX_CONCURRENCY = 1024  # threads
 _CONTRACT = "its class Model must have inputs and outputs, lists of (name, datatype, shape), and predict(inputs) -> outputs"
 
 
@@ -22,10 +23,10 @@ class PythonModel(Model):
 
     `inputs` and `outputs`: attributes or methods, asked after `load`, for lists of (name, datatype, shape); a shape has -1 for
     what varies. `load(folder: Path)`, if there: reads what the model needs, once. `predict(inputs)`: arrays by name in,
-    arrays (or what numpy makes arrays of) by name out; called from one thread at a time. `explain(inputs)`, if there:
-    named arrays. A ValueError of the two is the caller's fault (400, its text is the answer's), every other exception the
-    model's (500). `row_wise = True` allows requests to share a call: each row of the outputs then depends on that row of
-    the inputs alone.
+    arrays (or what numpy makes arrays of) by name out. `explain(inputs)`, if there: named arrays. A ValueError of the two is
+    the caller's fault (400, its text is the answer's), every other exception the model's (500). `concurrency`, if there: the
+    number of threads that may be in the two at once, otherwise 1; more is for a model that waits, say for another service.
+    `row_wise = True` allows requests to share a call: each row of the outputs then depends on that row of the inputs alone.
     """
 
     platform = "python"
@@ -38,6 +39,7 @@ class PythonModel(Model):
         self._outputs = {spec.name: spec for spec in self.outputs}
         self.default_outputs = tuple(self._outputs)
         self.row_wise = None if getattr(instance, "row_wise", False) is True else False
+        self.concurrency = _concurrency(instance)
         self.explains = callable(getattr(instance, "explain", None))
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str], handle: RunHandle) -> list[Array]:
@@ -50,7 +52,8 @@ class PythonModel(Model):
 
     def explain(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Named arrays. Raises ModelInputError or ModelRunError, or one of its kinds."""
-        return {str(name): _array(name, value) for name, value in _guarded(self._instance.explain, feeds).items()}
+        answer = _guarded(self._instance.explain, feeds)
+        return {str(name): _servable(name, _array(name, value)) for name, value in answer.items()}
 
     def _checked(self, name: str, value: Any) -> Array:
         spec = self._outputs[name]
@@ -73,7 +76,7 @@ def _guarded(function: Callable[[dict[str, Array]], Any], feeds: Mapping[str, Ar
         raise ModelInputError(one_line(error)) from None
     except MemoryError:
         raise ModelMemoryError("out of memory") from None
-    except Exception as error:
+    except BaseException as error:  # sys.exit and its like too: it is the request that ends, not the server
         place = traceback.extract_tb(error.__traceback__)[-1]
         # Not the exception's text: it may quote the request, and this one is logged.
         raise ModelRunError(f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}") from None
@@ -85,9 +88,21 @@ def _guarded(function: Callable[[dict[str, Array]], Any], feeds: Mapping[str, Ar
 def _array(name: object, value: Any) -> Array:
     try:
         array = np.asarray(value)
-    except ValueError:
+        if array.dtype.kind in "UST":  # from a list: numpy's own text and bytes lose the zeros that they end in
+            array = np.asarray(value, object)
+    except UnicodeError:  # text and bytes in one list
+        array = np.asarray(value, object)
+    except MemoryError:
+        raise ModelMemoryError("out of memory") from None
+    except Exception:  # of lists that are no array, or whatever the object's own conversion raises
         raise ModelRunError(f"output '{name}' is no array") from None
-    return array.astype(object) if array.dtype.kind in "UST" else array
+    return array
+
+
+def _servable(name: object, array: Array) -> Array:
+    if datatype_of(array).name == "BYTES" and array.dtype != object:
+        raise ModelRunError(f"output '{name}' is of {array.dtype}, which the protocol has no datatype for")
+    return array
 
 
 def _specs(instance: Any, what: str) -> tuple[TensorSpec, ...]:
@@ -103,6 +118,14 @@ def _specs(instance: Any, what: str) -> tuple[TensorSpec, ...]:
     if not specs or any(dim is not None and dim < 1 for spec in specs for dim in spec.dims or () if not isinstance(dim, str)):
         raise _wrong(f"Model.{what} is empty, or a dimension is neither -1 nor positive: {_CONTRACT}")
     return specs
+
+
+def _concurrency(instance: Any) -> int:
+    """Raises TerminalError(ModelCorrupt)."""
+    number = getattr(instance, "concurrency", 1)
+    if type(number) is not int or not 1 <= number <= _MAX_CONCURRENCY:
+        raise _wrong(f"Model.concurrency is {repr(number)[:40]}, not a number from 1 to {_MAX_CONCURRENCY}")
+    return number
 
 
 def _wrong(message: str) -> TerminalError:
@@ -127,7 +150,7 @@ def load(path: Path, threads: int) -> PythonModel:
     except ModuleNotFoundError as error:
         cure = "serve it from an image of your own, FROM this one, that has it"
         raise TerminalError(Reason.UNSUPPORTED_MODEL, f"{FILE} needs the package {error.name}: {cure}") from None
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # sys.exit and its like too
         raise _wrong(f"{_origin(error, path)}{type(error).__name__}: {one_line(error)}") from None
     if not callable(getattr(instance, "predict", None)):
         raise _wrong(_CONTRACT)

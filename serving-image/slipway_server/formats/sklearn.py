@@ -10,10 +10,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from slipway_server.formats import SAFE, Model, ModelInputError, ModelMemoryError, ModelRunError, RunHandle, one_line
-from slipway_server.formats.sklearn_files import parts, read, without_pandas
+from slipway_server.formats.sklearn_files import read
+from slipway_server.formats.sklearn_forest import quicken
+from slipway_server.formats.sklearn_imports import sparingly
+from slipway_server.formats.sklearn_parts import parts
 from slipway_server.tensors import DATATYPES, Array, TensorSpec, datatype_of
 
-with without_pandas():
+with sparingly():
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import FeatureUnion, Pipeline
 
@@ -42,6 +45,7 @@ class SklearnModel(Model):
         self.concurrency = threads  # each run has one thread
         jobs = {name: 1 for name, value in estimator.get_params().items() if name.rpartition("__")[2] == "n_jobs" and value}
         estimator.set_params(**jobs)
+        quicken(estimator)
         columns = _Columns(estimator)
         self._pandas: Any = None
         self._names = columns.names
@@ -55,7 +59,10 @@ class SklearnModel(Model):
         elif not columns.texts or (len(columns.texts) == columns.count and not columns.named):
             self.inputs = (_input("input", bool(columns.texts), ("rows", columns.count)),)
         else:
-            self.inputs = tuple(_input(name, place in columns.texts, ("rows",)) for place, name in enumerate(self._names))
+            self.inputs = tuple(
+                _input(name, place in columns.texts, ("rows",), columns.texts.get(place))
+                for place, name in enumerate(self._names)
+            )
             self.known_texts = {self._names[place]: texts for place, texts in columns.texts.items() if texts}
         self.any_name = len(self.inputs) == 1
         self._as_columns = len(self.inputs) > 1 or (bool(columns.texts) and columns.named)
@@ -176,8 +183,8 @@ def _reads_documents(step: Any) -> bool:
     return hasattr(step, "build_analyzer")  # CountVectorizer, TfidfVectorizer, HashingVectorizer
 
 
-def _input(name: str, text: bool, dims: tuple[int | str | None, ...]) -> TensorSpec:
-    return TensorSpec(name, _BYTES if text else _FP64, dims, numbers=not text)
+def _input(name: str, text: bool, dims: tuple[int | str | None, ...], known: Sequence[str] | None = None) -> TensorSpec:
+    return TensorSpec(name, _BYTES if text else _FP64, dims, numbers=not text, sample=known[0] if known else "")
 
 
 def _spec(name: str, array: Array) -> TensorSpec:

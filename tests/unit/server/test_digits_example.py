@@ -1,11 +1,16 @@
 """The digits example, as its README tells: trained, served, scored, and its corrupt file refused."""
 
+import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from tests.unit.server.support import ROOT, serving
 
@@ -16,7 +21,7 @@ DIGITS = ROOT / "examples" / "digits"
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("digits")
     done = subprocess.run([sys.executable, DIGITS / "train.py", "--out", out], capture_output=True, text=True, check=True)
-    assert len(re.findall(r"^\S+: \d+ bytes, sha256 [0-9a-f]{64}$", done.stdout, re.MULTILINE)) == 4
+    assert len(re.findall(r"^\S+: \d+ bytes, sha256 [0-9a-f]{64}$", done.stdout, re.MULTILINE)) == 6
     return out
 
 
@@ -59,3 +64,28 @@ def test_corrupt(tmp_path: Path, trained: Path) -> None:
         "ModelCorrupt: model.onnx is not a sound ONNX model (INVALID_PROTOBUF : Protobuf parsing failed.): "
         "export and upload it again, and set its sha256"
     )
+
+
+@pytest.mark.parametrize(("name", "fails"), [("v3-slow", (0.0, 0.0)), ("v4-errs", (0.2, 0.35))])
+def test_mistaken_versions_answer_like_version_2_but_for_their_mistakes(
+    tmp_path: Path, trained: Path, name: str, fails: tuple[float, float]
+) -> None:
+    with tarfile.open(trained / f"{name}.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    spec = importlib.util.spec_from_file_location("model", tmp_path / "model.py")
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    model = module.Model()
+    model.load(tmp_path)
+    heldout = json.loads((trained / "heldout.json").read_text())
+    right, failed = [], 0
+    for image, label in list(zip(heldout["images"], heldout["labels"], strict=True))[: 40 if name == "v3-slow" else 600]:
+        try:
+            found = model.predict({"image": np.array([image], np.float32)})
+        except IndexError:
+            failed += 1
+        else:
+            right.append(found["label"].tolist() == [label])
+    assert fails[0] <= failed / (failed + len(right)) <= fails[1]
+    assert sum(right) / len(right) > 0.9

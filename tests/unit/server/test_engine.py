@@ -3,7 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle, repeat
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slipway_server import batching
+from slipway_server import engine as engine_module
 from slipway_server.batching import Batching
 from slipway_server.engine import INLINE_SECONDS, Engine
 from slipway_server.formats import Model, ModelCancelledError, ModelInputError, ModelRunError, RunHandle
@@ -31,8 +34,8 @@ class Counter:
         self.runs.append((requests, rows))
 
 
-def engine_of(model: Model, threads: int = 1, max_size: int = 1, delay: float = 0.0) -> Engine:
-    return Engine(model, threads, Batching(max_size, delay), Counter())
+def engine_of(model: Model, max_size: int = 1, delay: float = 0.0) -> Engine:
+    return Engine(model, Batching(max_size, delay), Counter())
 
 
 async def ask(engine: Engine, feeds: Mapping[str, Array], outputs: Sequence[str], seconds: float) -> list[Array]:
@@ -53,7 +56,7 @@ class Handle:
 
 
 class Sleeper(Model):
-    """A model that takes the seconds that its input says, unless it is stopped."""
+    """A model that computes for the seconds that its input says, unless it is stopped."""
 
     inputs = (TensorSpec("x", FP64, ("rows",)),)
     row_wise = False
@@ -68,9 +71,11 @@ class Sleeper(Model):
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str], handle: RunHandle) -> list[Array]:
         self.threads.append(threading.current_thread().name.split("_")[0])
         assert isinstance(handle, Handle)
-        if handle.cancelled.wait(float(feeds["x"].flat[0])):
-            self.stopped += 1
-            raise ModelCancelledError("terminate flag")
+        end = time.thread_time() + float(feeds["x"].flat[0])
+        while time.thread_time() < end:
+            if handle.cancelled.is_set():
+                self.stopped += 1
+                raise ModelCancelledError("terminate flag")
         return [feeds["x"]]
 
 
@@ -135,6 +140,67 @@ async def test_what_takes_too_long_is_stopped(quick: tuple[Sleeper, Engine]) -> 
     assert sleeper.stopped == 1
 
 
+class Clocked(Model):
+    """A model on clocks of its own, which `seconds(rows)` of computing move, and `stalls`: time that others take."""
+
+    inputs = (TensorSpec("x", FP64, ("rows",)),)
+    row_wise = True
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int], float]) -> None:
+        self.seconds = seconds
+        self.stalls: Iterator[float] = repeat(0.0)
+        self.wall = self.cpu = 0.0
+        clocks = SimpleNamespace(perf_counter=lambda: self.wall, thread_time=lambda: self.cpu, sleep=time.sleep)
+        monkeypatch.setattr(engine_module, "time", clocks)
+        self.counter = Counter()
+        self.engine = Engine(self, Batching(), self.counter)
+
+    def run(self, feeds: Mapping[str, Array], outputs: Sequence[str], handle: RunHandle) -> list[Array]:
+        seconds = self.seconds(feeds["x"].size)
+        self.wall += seconds + next(self.stalls)
+        self.cpu += seconds
+        return [feeds["x"]]
+
+    def now(self) -> bool:
+        """Whether a request of one row is answered at once."""
+        self.wall += 0.00002
+        return self.engine.run_now(feeds(0), ["y"]) is not None
+
+    async def together(self, count: int, times: int) -> float:
+        """The mean number of requests in a run when so many come at once, so many times."""
+        self.counter.runs.clear()
+        for _ in range(times):
+            await asyncio.gather(*(ask(self.engine, feeds(0), ["y"], 5) for _ in range(count)))
+        return count * times / len(self.counter.runs)
+
+
+async def test_a_short_run_stays_in_place_whatever_takes_the_processor_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Clocked(monkeypatch, lambda rows: 5e-6)
+    await model.together(1, 200)
+    model.stalls = cycle([0.1, 0.0, 0.0003, 0.0, 0.02, 0.004])
+    assert all(model.now() for _ in range(600))
+
+
+async def test_a_run_that_computes_for_long_leaves_the_loop_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Clocked(monkeypatch, lambda rows: 5e-6)
+    await model.together(1, 200)
+    model.seconds = lambda rows: 0.01
+    assert [model.now() for _ in range(3)] == [True, False, False]
+
+
+async def test_requests_share_runs_where_that_saves_more_than_the_queue_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Clocked(monkeypatch, lambda rows: 4e-5 + rows * 1e-6)  # XGBoost
+    await model.together(1, 300)
+    assert sum(model.now() for _ in range(64)) > 60  # nobody to share with
+    await model.together(32, 100)
+    assert await model.together(32, 30) > 10
+    await model.together(1, 300)
+    assert sum(model.now() for _ in range(64)) > 60
+    model = Clocked(monkeypatch, lambda rows: 5e-6 + rows * 3e-5)  # a small convolution
+    await model.together(32, 100)
+    assert await model.together(32, 30) < 2
+
+
 # --- requests that share runs -----------------------------------------------------------------------------------------
 
 
@@ -193,7 +259,7 @@ class Held:
     def __init__(self, max_size: int = 64, delay: float = 0.0) -> None:
         self.model = Rows()
         self.model.open.clear()
-        self.engine = engine_of(self.model, 1, max_size, delay)
+        self.engine = engine_of(self.model, max_size, delay)
         self.first = asyncio.create_task(self.engine.infer(rows(1), ["y"], 10))
         self.tasks: list[asyncio.Task[list[Array]]] = []
 
@@ -272,7 +338,7 @@ async def test_who_leaves_the_queue_is_not_run() -> None:
 
 
 async def test_who_is_just_being_cancelled_is_not_run() -> None:
-    engine = engine_of(model := Rows(), 1, 64)
+    engine = engine_of(model := Rows(), 64)
     task = asyncio.create_task(engine.infer(rows(1), ["y"], 10))
     await asyncio.sleep(0)  # it waits in the queue, which is looked at in the next round of the loop
     task.cancel()
@@ -292,7 +358,7 @@ async def test_large_requests_are_not_joined(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_a_shared_run_is_stopped_when_all_have_left() -> None:
     model = Rows()
-    engine = engine_of(model, 1, 64)
+    engine = engine_of(model, 64)
     model.open.clear()
     tasks = [asyncio.create_task(engine.infer(rows(value), ["y"], 10)) for value in (1, 2)]
     await until(lambda: model.seen)
@@ -309,7 +375,7 @@ async def test_a_shared_run_is_stopped_when_all_have_left() -> None:
 
 async def test_what_cannot_be_stopped_keeps_its_thread() -> None:
     model = Rows()
-    engine = engine_of(model, 1, 1)
+    engine = engine_of(model, 1)
     model.open.clear()
     with pytest.raises(TimeoutError):
         await engine.infer(rows(1), ["y"], 0.05)
@@ -320,13 +386,26 @@ async def test_what_cannot_be_stopped_keeps_its_thread() -> None:
     assert (await waiting)[0].tolist() == [[4, 4]]
 
 
+async def test_as_many_runs_at_once_as_the_model_allows() -> None:
+    model = Rows()
+    model.concurrency = 3
+    model.open.clear()
+    engine = engine_of(model)
+    tasks = [asyncio.create_task(engine.infer(rows(value), ["y"], 10)) for value in range(5)]
+    await until(lambda: len(model.seen) == 3)
+    await asyncio.sleep(0.05)
+    assert len(model.seen) == 3
+    model.open.set()
+    assert [answer[0].tolist() for answer in await asyncio.gather(*tasks)] == [[[2 * value] * 2] for value in range(5)]
+
+
 async def test_a_delay_waits_for_company_but_not_for_a_full_run() -> None:
     model = Rows()
-    engine = engine_of(model, 1, 4, 30.0)
+    engine = engine_of(model, 4, 30.0)
     pairs = [asyncio.create_task(engine.infer(rows(1, 2), ["y"], 10)) for _ in range(2)]
     await asyncio.gather(*pairs)
     assert model.seen == [4]
-    engine = engine_of(model, 1, 4, 0.05)
+    engine = engine_of(model, 4, 0.05)
     await asyncio.gather(engine.infer(rows(1), ["y"], 10), engine.infer(rows(1), ["y"], 10))
     assert model.seen == [4, 2]
 
@@ -344,7 +423,7 @@ async def test_a_model_that_breaks_its_word_is_not_shared_any_more() -> None:
         def run(self, feeds: Mapping[str, Array], outputs: Sequence[str], handle: RunHandle) -> list[Array]:
             return [answer[:1] for answer in super().run(feeds, outputs, handle)]
 
-    engine = engine_of(model := Wrong(), 1, 64)
+    engine = engine_of(model := Wrong(), 64)
     for _ in range(2):
         answers = await asyncio.gather(*(engine.infer(rows(value), ["y"], 10) for value in (1, 2)))
         assert [answer[0].tolist() for answer in answers] == [[[2, 2]], [[4, 4]]]
@@ -354,7 +433,7 @@ async def test_a_model_that_breaks_its_word_is_not_shared_any_more() -> None:
 async def test_runs_are_counted() -> None:
     model = Rows()
     counter = Counter()
-    engine = Engine(model, 1, Batching(64), counter)
+    engine = Engine(model, Batching(64), counter)
     await asyncio.gather(*(engine.infer(rows(value, value), ["y"], 10) for value in (1, 2, 3)))
     assert counter.runs == [(3, 6)]
 
@@ -404,7 +483,7 @@ def test_each_gets_the_answer_that_it_would_get_alone(
     async def all_of_them() -> None:
         model = Rows(in_place)
         model.concurrency = threads
-        engine = engine_of(model, threads, max_size, delay)
+        engine = engine_of(model, max_size, delay)
         for _ in range(20 if in_place else 0):  # learns that they are short
             await ask(engine, rows(1), ["y"], 10)
         await asyncio.gather(*(caller(engine, request) for request in requests))

@@ -553,6 +553,12 @@ def test_python_that_says_its_rows_are_independent_is_probed(tmp_path: Path, ans
 
 
 @pytest.mark.usefixtures("untouched")
+def test_python_that_may_be_called_several_times_at_once(tmp_path: Path) -> None:
+    assert loaded(python(tmp_path, ROW_WISE % 1), "Python").concurrency == 1
+    assert loaded(python(tmp_path, ROW_WISE % 1 + "    concurrency = 16\n"), "Python").concurrency == 16
+
+
+@pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize(
     ("content", "reason", "message"),
     [
@@ -564,6 +570,7 @@ def test_python_that_says_its_rows_are_independent_is_probed(tmp_path: Path, ans
         ("import no_such_package", Reason.UNSUPPORTED_MODEL, "needs the package no_such_package"),
         (ROW_WISE.replace("FP64", "REAL") % 0, Reason.MODEL_CORRUPT, "Model.inputs: KeyError: 'REAL'"),
         (ROW_WISE.replace("-1", "0") % 0, Reason.MODEL_CORRUPT, "neither -1 nor positive"),
+        (ROW_WISE % 0 + "    concurrency = 0\n", Reason.MODEL_CORRUPT, "concurrency is 0, not a number from 1 to 1024"),
     ],
 )
 def test_python_that_cannot_be_served(tmp_path: Path, content: str, reason: Reason, message: str) -> None:
