@@ -182,6 +182,7 @@ def test_the_docs_tell_the_chart(installed: Installed) -> None:
     leader = f"{rbac}/namespaces/{NAMESPACE}/roles/slipway-leader"
     assert granted(installed.cluster.get(role)["rules"]) == documented("The operator, in the namespaces that it serves")
     assert granted(installed.cluster.get(leader)["rules"]) == documented("The operator, in its own namespace")
+    assert granted(installed.cluster.get(f"{rbac}/clusterroles/slipway-rollouts")["rules"]) == documented("Who steers rollouts")
 
 
 def test_users_get_rights_by_kubernetes_own_roles(installed: Installed) -> None:
@@ -196,14 +197,19 @@ def test_users_get_rights_by_kubernetes_own_roles(installed: Installed) -> None:
         return installed.may(verb, "slipway.dev", resource, namespace=namespace, user=f"a-{role}")
 
     wait_for(
-        "roles are aggregated", lambda: may("view", "get", "modeldeployments") and may("admin", "create", "modeldeployments")
+        "roles are aggregated",
+        lambda: (
+            may("view", "get", "modeldeployments")
+            and all(may(role, "patch", "modeldeployments/status") for role in ("admin", "edit"))
+        ),
     )
     for role in ("admin", "edit"):
         for verb in ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"):
             assert may(role, verb, "modeldeployments")
         assert may(role, "update", "modeldeployments/scale")
         assert may(role, "get", "modeldeployments/status")
-        assert not may(role, "patch", "modeldeployments/status")
+        assert may(role, "patch", "modeldeployments/status"), "the verbs of kubectl slipway"
+        assert not may(role, "update", "modeldeployments/status")
         assert not may(role, "create", "modeldeployments", OTHER)
     for verb in ("get", "list", "watch"):
         assert may("view", verb, "modeldeployments")
