@@ -4,7 +4,7 @@ PYTEST = "$$(hack/venv)/bin/pytest"
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
-demo: ## A cluster, the operator, a model served, a better one put in place under load, bad ones refused
+demo: ## A cluster, the operator, a model served, a better one put in place by canary under load, bad ones withdrawn
 	hack/demo
 
 test: test-unit test-integration test-e2e ## All tests (sets up all that they need)

@@ -6,6 +6,7 @@ writes, the same bytes at every run with the same libraries:
 
     v1.onnx       a weak model: logistic regression on 60 images
     v2.onnx       a good one: a small neural network on 1,197 images
+    v3-slow.tar.gz, v4-errs.tar.gz  v2.onnx with a model.py around it: v3_slow.py, v4_errs.py, two mistakes
     corrupt.onnx  v2 with its second half lost, as by a broken upload
     heldout.json  the 600 images that neither has seen, with their labels
 
@@ -13,9 +14,12 @@ Input: `image`, FP32 [N, 64], 8x8 grey values 0..16 row by row. Outputs: `label`
 """
 
 import argparse
+import gzip
 import hashlib
+import io
 import json
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +61,17 @@ def accuracy(content: bytes, images: np.ndarray, labels: np.ndarray) -> float:
     return float((predicted == labels).mean())
 
 
+def packed(files: dict[str, bytes]) -> bytes:
+    """An archive of the files, the same bytes at every run: without times and owners."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return gzip.compress(buffer.getvalue(), mtime=0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Trains the digit recognisers of the demonstration.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
@@ -71,6 +86,9 @@ def main() -> None:
     files = {"v1.onnx": export(weak, "digits-v1"), "v2.onnx": export(good, "digits-v2")}
     for name, content in list(files.items()):
         print(f"{name}: accuracy {accuracy(content, held_x, held_y):.1%} on {HELD_OUT} held-out digits")
+    for name, script in (("v3-slow.tar.gz", "v3_slow.py"), ("v4-errs.tar.gz", "v4_errs.py")):
+        source = (Path(__file__).parent / script).read_bytes()
+        files[name] = packed({"model.py": source, "v2.onnx": files["v2.onnx"]})
     files["corrupt.onnx"] = files["v2.onnx"][: len(files["v2.onnx"]) // 2]
     held_out = {"images": held_x.astype(int).tolist(), "labels": held_y.tolist()}
     files["heldout.json"] = json.dumps(held_out, separators=(",", ":")).encode()

@@ -56,7 +56,7 @@ class App:
             lambda namespace, revision: self._reconciler.routers.timeout_seconds(namespace, revision),
         )
         self._metrics = Metrics(self._store, self._queue, self._meter, api)
-        self._reconciler = Reconciler(api, self._store, self._meter, self._queue, settings)
+        self._reconciler = Reconciler(api, self._store, self._meter, self._queue, settings, self._metrics.rollouts.written)
         self._stop = asyncio.Event()
         self._standby = True
         self._synced = False

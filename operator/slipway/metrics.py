@@ -14,6 +14,7 @@ from slipway.kube.store import Store
 from slipway.live import roles
 from slipway.meter.meter import Meter
 from slipway.queue import WorkQueue
+from slipway.rollout_metrics import RolloutMetrics
 
 # The counts that are shown one by one.
 _KINDS = (
@@ -46,6 +47,7 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self.rollouts = RolloutMetrics(store, self.registry)
         self.registry.register(_Live(store, queue, api))
         self.registry.register(_Callers(store, meter))
 

@@ -38,7 +38,8 @@ def _utc_now() -> datetime:
 class Reconciler:
     """Brings one ModelDeployment, or one namespace's routers, to what is wanted.
 
-    It may be called at any time for any key: an unchanged world costs no request. It remembers nothing that matters.
+    It may be called at any time for any key: an unchanged world costs no request. It remembers nothing that matters. `written`
+    is told a status as it was and as it was written.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class Reconciler:
         meter: Meter,
         queue: WorkQueue,
         settings: Settings,
+        written: Callable[[Status, Status], None],
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._api, self._store, self._meter = api, store, meter
         self._queue, self._settings, self._now = queue, settings, now
         self._converger = Converger(api, store)
+        self._written = written
         self._figures_due: dict[Key, datetime] = {}
         self._judges = Judges(meter)
         self.routers = Routers(api, store, self._converger, meter, queue, settings, now)
@@ -74,7 +77,7 @@ class Reconciler:
             return  # its next scrape, at once, brings the key again: nothing is decided on routers not looked at
         model = read(obj, self._settings)
         before = rollout.load(model.status)
-        judgement = self._judges.judge(model, before)
+        judgement = self._judges.judge(model, before, self._now().timestamp())
 
         world = self._observe(model, judgement)
         state = rollout.decide(before, world)
@@ -133,6 +136,7 @@ class Reconciler:
             if error.status not in (404, 409):
                 raise
             raise StaleError(f"{model.namespace}/{model.name} has changed meanwhile") from None
+        self._written(model.status, status)
         event = report.event(model.status, status)
         if event is not None:
             log.info("%s: %s", event.reason, event.message)
@@ -164,7 +168,8 @@ class Reconciler:
             self._queue.add(key, after=delay)
         watched = {*world.routes.written, *([state.candidate.revision] if state.candidate is not None else [])}
         awaited = any(world.routes.healthy(revision) < world.seen(revision).ready for revision in watched)
-        if awaited or state.weight or state.draining or world.routes.live is None:
+        moving = world.routes.live != {revision: weight for revision, weight in state.weights.items() if weight}
+        if awaited or moving or state.draining:
             self._meter.expect(model.namespace)
 
     def _stored(self, model: Model) -> children.Stored:

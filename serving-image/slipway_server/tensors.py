@@ -106,7 +106,7 @@ class TensorSpec:
         return [dim if isinstance(dim, int) else -1 for dim in self.dims or ()]
 
     def filled(self, value: int) -> Array:
-        """An array of one value (for BYTES the sample, or the value as text) that fits, with 1 for every dimension that varies."""
+        """An array of one value (for BYTES the sample, or that as text) that fits, with 1 for every dimension that varies."""
         shape = [dim if isinstance(dim, int) else 1 for dim in self.dims or ()]
         return (
             np.full(shape, self.sample or str(value), dtype=object)

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from slipway.core.analysis import ALPHA, Evidence, Got, judge
+from slipway.core.analysis import ALPHA, judge
+from slipway.core.evidence import Evidence, Got
 from slipway.core.figures import Counts, Slice
 from slipway.core.latency import Histogram, bucket_of
 from slipway.core.plan import Bound, Plan, Step, Verdict
@@ -35,7 +36,7 @@ class Traffic:
                 (self.totals.candidate, self.totals.stable), self.rates, errors, slowness, strict=True
             )
         )
-        self.totals = Got(one, other)
+        self.totals = Got(one, other, (0, 0), self.now)
         return self.totals
 
     def _more(self, total: Slice, rate: float, errors: float, median_ms: float) -> Slice:
@@ -130,7 +131,7 @@ def test_each_step_counts_its_own_requests_and_keeps_the_evidence() -> None:
     assert judge(evidence, PLAN, reliable=True).verdict == Verdict.PASS
     next_step = evidence.add(2, traffic.second((0.0, 0.0), (40, 40)))
     assert judge(next_step, PLAN, reliable=True).reason == "InsufficientRequests"
-    assert next_step.tests[0].worse.candidate.requests > 500
+    assert next_step.tests[0].pairs[0].worse.candidate.requests > 500
 
 
 def test_stale_figures_pass_nothing_and_blame_nobody() -> None:
@@ -144,10 +145,170 @@ def test_counters_that_began_anew_are_not_negative() -> None:
     evidence = Evidence.begin(PLAN, 1, traffic.totals).add(1, traffic.second((0.0, 0.0), (40, 40)))
     anew = Traffic(2, 5, 0.25).second((0.0, 0.0), (40, 40))
     got = evidence.add(1, anew)
-    assert all(test.worse.candidate.requests >= 0 for test in got.tests)
+    assert all(test.pairs[0].worse.candidate.requests >= 0 for test in got.tests)
 
 
 def test_without_checks_time_alone_decides() -> None:
     plan = replace(PLAN, bounds=())
     empty = Got(Slice(0, 0), Slice(0, 0))
     assert judge(Evidence.begin(plan, 1, empty), plan, reliable=False).verdict == Verdict.PASS
+
+
+def test_a_candidate_whose_requests_do_not_end_fails_before_they_time_out() -> None:
+    traffic = Traffic(1, 50, 0.25)
+    evidence = Evidence.begin(PLAN, 1, traffic.totals)
+    told, second = judge(evidence, PLAN, reliable=True), 0
+    while told.verdict != Verdict.FAIL and second < 30:
+        second += 1
+        totals = traffic.second((0.0, 0.0), (40, 40))
+        hung = totals.candidate.counts.requests  # none of them has ended: the candidate answers nothing
+        totals = replace(totals, candidate=Slice(0, 0), in_flight=(hung, 2))
+        evidence = evidence.add(1, totals)
+        told = judge(evidence, PLAN, reliable=True)
+    assert (told.verdict, told.reason) == (Verdict.FAIL, "LatencyTooHigh")
+    assert second <= 5, "the bound, and a few seconds to be sure"
+    assert "requests in flight take longer already" in told.message
+
+
+def test_a_few_callers_who_all_hang_are_enough() -> None:
+    """Eight callers, one request at a time: once all of them wait for the candidate, stable gets nothing to compare either."""
+    nobody = Got(Slice(0, 0), Slice(0, 0), (0, 0))
+    evidence = Evidence.begin(PLAN, 1, nobody)
+    stable = Slice(0, 1, Counts(requests=200), Histogram({bucket_of(8): 200}))
+    for second, hung in enumerate((0, 3, 8, 8, 8, 8), start=1):
+        evidence = evidence.add(1, Got(Slice(0, 0), stable, (hung, 0), second))
+    told = judge(evidence, PLAN, reliable=True)
+    assert (told.verdict, told.reason) == (Verdict.FAIL, "LatencyTooHigh")
+
+
+def test_what_hangs_on_both_is_a_common_cause() -> None:
+    traffic = Traffic(1, 50, 0.25)
+    evidence = Evidence.begin(PLAN, 1, traffic.totals)
+    for _ in range(30):
+        totals = traffic.second((0.0, 0.0), (40, 40))
+        hung = (totals.candidate.counts.requests, totals.stable.counts.requests)
+        evidence = evidence.add(1, replace(totals, candidate=Slice(0, 0), stable=Slice(0, 0), in_flight=hung))
+    assert judge(evidence, PLAN, reliable=True).reason == "InsufficientRequests"
+
+
+def test_callers_who_gave_up_are_no_answers() -> None:
+    gave_up = Got(Slice(0, 9, Counts(requests=500, abandoned=500)), Slice(0, 9, Counts(requests=500), Histogram({5: 500})))
+    evidence = Evidence.begin(PLAN, 1, Got(Slice(0, 0), Slice(0, 0))).add(1, gave_up)
+    assert judge(evidence, PLAN, reliable=True).reason == "InsufficientRequests"
+
+
+def test_the_first_answers_of_a_cold_candidate_are_not_held_against_it() -> None:
+    totals = Got(Slice(0, 0), Slice(0, 0))
+    evidence = Evidence.begin(PLAN, 1, totals)
+    for second in range(1, 61):
+        mine = Histogram({bucket_of(3000): 3 * min(second, 2), bucket_of(40): 2 * max(second - 2, 0)})
+        theirs = Histogram({bucket_of(40): 10 * second})
+        totals = Got(
+            Slice(0, second, Counts(requests=mine.sample), mine), Slice(0, second, Counts(requests=theirs.sample), theirs)
+        )
+        evidence = evidence.add(1, totals)
+        assert judge(evidence, PLAN, reliable=True).verdict != Verdict.FAIL
+    assert judge(evidence, PLAN, reliable=True).verdict == Verdict.PASS, "nor later"
+
+
+@pytest.mark.parametrize(
+    ("errors", "slowness", "reason"),
+    [(0.3, 40, "ErrorRateTooHigh"), (0.0, 400, "LatencyTooHigh"), (0.01, 40, None), (0.0, 60, None)],
+)
+def test_a_candidate_that_has_all_requests_is_held_to_the_bounds_and_to_what_stable_had(
+    errors: float, slowness: float, reason: str | None
+) -> None:
+    plan = Plan((Step(50, 60, judged=True), Step(100, 60, judged=True)), (ERRORS, P95, RELATIVE), min_requests=50)
+    traffic = Traffic(5, 50, 0.5)
+    evidence = Evidence.begin(plan, 1, traffic.totals)
+    for _ in range(60):
+        evidence = evidence.add(1, traffic.second((0.0, 0.0), (50, 50)))
+    traffic.rates = 50, 0
+    evidence = evidence.add(2, traffic.totals, live=False)
+    seconds = 0
+    while (told := judge(evidence, plan, reliable=True)).verdict != Verdict.FAIL and seconds < 120:
+        seconds += 1
+        evidence = evidence.add(2, traffic.second((errors, 0.0), (slowness, 50)), alone=True)
+    if reason is None:
+        assert told.verdict != Verdict.FAIL
+        assert {check.stable is None for check in told.checks} == {False}, "it is compared with what stable had before"
+    else:
+        assert told.reason == reason
+        assert seconds <= 10
+
+
+def test_what_ails_stable_too_is_not_blamed_on_a_candidate_that_gets_all() -> None:
+    traffic = Traffic(5, 50, 0.5)
+    evidence = Evidence.begin(PLAN, 1, traffic.totals)
+    for _ in range(60):
+        evidence = evidence.add(1, traffic.second((0.2, 0.2), (40, 40)))
+    traffic.rates = 50, 0
+    for _ in range(60):
+        evidence = evidence.add(2, traffic.second((0.2, 0.0), (40, 40)), alone=True)
+    assert judge(evidence, PLAN, reliable=True).reason == "CommonCause"
+
+
+def test_without_anything_of_stable_a_relative_bound_passes_nothing() -> None:
+    plan = replace(PLAN, bounds=(RELATIVE,))
+    traffic = Traffic(1, 50, 1.0)
+    evidence = Evidence.begin(plan, 1, traffic.totals)
+    for _ in range(60):
+        evidence = evidence.add(1, traffic.second((0.0, 0.0), (40, 40)), alone=True)
+    told = judge(evidence, plan, reliable=True)
+    assert (told.verdict, told.reason) == (Verdict.WAIT, "InsufficientRequests")
+    assert "stable" in told.message
+    known = Slice(0, 0, Counts(requests=900), Histogram({bucket_of(95): 900}))
+    evidence = Evidence.begin(plan, 1, traffic.totals, known)
+    for _ in range(60):
+        evidence = evidence.add(1, traffic.second((0.0, 0.0), (40, 40)), alone=True)
+    assert judge(evidence, plan, reliable=True).verdict == Verdict.PASS, "what stable had before the rollout will do"
+
+
+def test_a_step_counts_from_when_it_is_live() -> None:
+    traffic = Traffic(1, 50, 0.25)
+    evidence = Evidence.begin(PLAN, 1, traffic.totals)
+    for _ in range(60):
+        evidence = evidence.add(1, traffic.second((0.0, 0.0), (40, 40)), live=False)
+    assert evidence.got.candidate.counts.requests == 0
+    evidence = evidence.add(1, traffic.second((0.0, 0.0), (40, 40)))
+    assert 0 < evidence.got.candidate.counts.requests < 50
+
+
+def test_latencies_below_what_buckets_tell_apart_are_not_unclear() -> None:
+    plan = replace(PLAN, bounds=(RELATIVE,))
+    fast, faster = Histogram({1: 450, 2: 50}), Histogram({1: 490, 2: 10})
+    got = Got(Slice(0, 9, Counts(requests=500), fast), Slice(0, 9, Counts(requests=500), faster))
+    begun = Evidence.begin(plan, 1, Got(Slice(0, 0), Slice(0, 0)))
+    assert judge(replace(begun.add(1, got), begun=begun.seen), plan, reliable=True).verdict == Verdict.PASS
+
+
+def test_each_checks_figures_are_told() -> None:
+    traffic = Traffic(1, 50, 0.25)
+    evidence = Evidence.begin(PLAN, 1, traffic.totals)
+    for _ in range(30):
+        evidence = evidence.add(1, traffic.second((0.2, 0.0), (40, 40)))
+    errors, p95, relative = judge(evidence, PLAN, reliable=True).checks
+    assert (errors.name, errors.limit, errors.stable, errors.verdict) == ("errorRate", "1%", "0%", "Failed")
+    assert 10 < float((errors.candidate or "").rstrip("%")) < 30
+    assert 200 < errors.sample < 500
+    assert (p95.name, p95.limit, p95.verdict) == ("p95", "150ms", "Passed")
+    assert (relative.name, relative.verdict) == ("p95 to stable's", "Passed")
+
+
+@pytest.mark.parametrize(
+    ("errors", "slowness", "reason"), [(0.06, 40, "ErrorRateTooHigh"), (0.0, 120, "LatencyTooHigh"), (0.0, 40, None)]
+)
+def test_trouble_that_met_stable_harder_for_a_while_hides_nothing_for_ever(
+    errors: float, slowness: float, reason: str | None
+) -> None:
+    plan = replace(PLAN, bounds=(ERRORS, RELATIVE))
+    traffic = Traffic(3, 50, 0.25)
+    evidence = Evidence.begin(plan, 1, traffic.totals)
+    for _ in range(90):
+        evidence = evidence.add(1, traffic.second((0.1, 0.4), (4000, 9000)))
+        assert judge(evidence, plan, reliable=True).verdict == Verdict.WAIT
+    seconds = 0
+    while (told := judge(evidence, plan, reliable=True)).verdict != Verdict.FAIL and seconds < 120:
+        seconds += 1
+        evidence = evidence.add(1, traffic.second((errors, 0.0), (slowness, 40)))
+    assert told.reason == (reason or "Passed")

@@ -43,6 +43,21 @@ BEFORE = {"m-a": 100}
 FIVE, FIFTY, ALL = {"m-a": 95, "m-b": 5}, {"m-a": 50, "m-b": 50}, {"m-b": 100}
 NEW = replace(at(0, None), rollout=RolloutStatus(revision=B.revision, since=stamp(NOW)))
 
+# Other plans that take PLAN's place in the middle.
+ADDED = Plan((Step(1), Step(5, 60, judged=True), Step(50, 120, judged=True), Step(100)))
+TAKEN = Plan((Step(50, 60, judged=True), Step(100)))
+LARGER = Plan((Step(20, 10, judged=True), Step(100)))
+SMALLER = Plan((Step(1), Step(10, 10, judged=True), Step(100)))
+WHOLE = Plan((Step(50, 60, judged=True), Step(100, 60, judged=True)))
+
+
+def held(live_for: float) -> State:
+    """Answer a canary of B that has had all requests for so many seconds, at the last step of WHOLE."""
+    whole = at(3, live_for)
+    assert whole.rollout is not None
+    return replace(whole, rollout=whole.rollout.model_copy(update={"step": 2, "steps": 2}))
+
+
 # name, state before, world -> (stable, candidate, weight, step, outcome)
 TABLE: list[tuple[str, State, World, tuple[Target, Target | None, int, int, str | None]]] = [
     ("ready: the first step's weight, whatever the verdict", NEW, seen(BEFORE, WAIT), (A, B, 5, 1, None)),
@@ -74,12 +89,27 @@ TABLE: list[tuple[str, State, World, tuple[Target, Target | None, int, int, str 
     ("spec returns: withdrawn", at(2, 5), seen(FIFTY, target=A), (A, None, 0, 0, None)),
     ("a third version: supersedes it, stable stays", at(2, 5), seen(FIFTY, target=C, c=0), (A, C, 0, 0, None)),
     ("an invalid spec: the step does not end", at(1, 600), seen(FIVE, target=None), (A, B, 5, 1, None)),
-    ("steps taken out of the plan meanwhile: goes on at its end", at(2, 120), seen(FIFTY, plan=Plan()), (A, B, 50, 2, None)),
+    ("strategy Immediate meanwhile: all weight", at(2, 1), seen(FIFTY, WAIT, plan=Plan()), (A, B, 100, 1, None)),
+    ("a step added before: the rollout goes on from its weight", at(1, 59), seen(FIVE, plan=ADDED), (A, B, 5, 2, None)),
+    ("a step added before: then the next one", at(1, 60), seen(FIVE, plan=ADDED), (A, B, 50, 3, None)),
+    ("a step taken out before: the next one is not skipped", at(2, 59), seen(FIFTY, plan=TAKEN), (A, B, 50, 1, None)),
+    ("a step taken out before: then the next one", at(2, 60), seen(FIFTY, plan=TAKEN), (A, B, 100, 2, None)),
+    ("all steps larger now: it passes the first one's hold", at(1, 9), seen(FIVE, plan=LARGER), (A, B, 5, 1, None)),
+    ("all steps larger now: then the first one", at(1, 10), seen(FIVE, plan=LARGER), (A, B, 20, 1, None)),
+    ("all steps larger now: not without a verdict", at(1, 10), seen(FIVE, WAIT, plan=LARGER), (A, B, 5, 1, None)),
+    ("all steps smaller now: all weight is next", at(2, 10), seen(FIFTY, plan=SMALLER), (A, B, 100, 3, None)),
+    ("a judged step of all requests: its hold", held(59), seen(ALL, plan=WHOLE), (A, B, 100, 2, None)),
+    ("a judged step of all requests: stable once passed", held(60), seen(ALL, plan=WHOLE), (B, None, 0, 0, None)),
+    ("a judged step of all requests: not without a verdict", held(60), seen(ALL, WAIT, plan=WHOLE), (A, B, 100, 2, None)),
+    ("a judged step of all requests: withdrawn", held(5), seen(ALL, FAIL, plan=WHOLE), (A, None, 0, 0, "ErrorRate")),
+    ("an invalid spec at all requests: not stable yet", held(5), seen(ALL, target=None, plan=Plan()), (A, B, 100, 2, None)),
+    ("not looked at for long, and its pods are there: the first step", at(0, None), seen(BEFORE), (A, B, 5, 1, None)),
+    ("passes after longer than pods may take: next step", at(1, 2000), seen(FIVE), (A, B, 50, 2, None)),
     (
-        "a step added before: the count goes on",
-        at(1, 60),
-        seen(FIVE, plan=Plan((Step(1), Step(2, judged=True), Step(100)))),
-        (A, B, 2, 2, None),
+        "status lost at half of all: what the spec asks for has not passed",
+        State(),
+        seen({"m-a": 20, "m-b": 80}),
+        (A, B, 5, 1, None),
     ),
 ]
 
@@ -100,7 +130,24 @@ def test_a_step_begins_when_its_weight_is_live_and_a_restart_changes_nothing() -
     assert begun.rollout.step_since == stamp(NOW)
     later = replace(seen(FIVE), now=NOW + timedelta(seconds=59))
     assert decide(begun, later).weight == 5, "status alone says how long the step has lasted"
+    between = decide(at(1, None), replace(seen(FIVE), now=NOW + timedelta(milliseconds=10)))
+    assert decide(between, replace(later, now=NOW + timedelta(seconds=60))).weight == 5, "its hold is not rounded down"
     assert decide(begun, replace(later, now=NOW + timedelta(seconds=60))).weight == 50
+
+
+def test_the_live_weight_is_what_every_router_was_seen_to_do_last() -> None:
+    def live(state: State, view: World) -> tuple[State, int]:
+        after = decide(state, view)
+        assert after.rollout is not None
+        return after, after.rollout.live_weight
+
+    state, first = live(at(1, 5), seen(FIVE))
+    assert first == 5
+    state, shifting = live(state, seen(routes(FIFTY, settled=False)))
+    assert shifting == 5, "nobody knows better yet"
+    state, withdrawn = live(state, seen(FIVE, FAIL))
+    assert (state.candidate, withdrawn) == (None, 5), "decided, and not done"
+    assert live(state, seen(BEFORE))[1] == 0
 
 
 def test_capacity_is_there_before_weight_and_stable_keeps_its_own() -> None:
@@ -129,10 +176,18 @@ def test_the_first_revision_of_all_has_no_steps() -> None:
     state = decide(at(0, None, stable=None), seen({}))
     assert (state.weight, state.step) == (100, 3)
     assert decide(state, seen(ALL)).stable == B
+    held = decide(at(0, None, stable=None), seen({}, plan=WHOLE))
+    assert decide(held, seen(ALL, WAIT, plan=WHOLE)).stable == B, "there is nothing to compare it with, nor to go back to"
+
+
+def test_a_step_without_a_hold_ends_at_once_at_whatever_part_of_a_second() -> None:
+    between = replace(seen(ALL, plan=Plan()), now=NOW + timedelta(milliseconds=10))
+    assert decide(replace(at(1, None), weight=100), between).stable == B
 
 
 def test_a_step_is_looked_at_every_second() -> None:
     assert wake_after(at(1, 5), seen(FIVE)) == pytest.approx(1)
+    assert wake_after(held(5), seen(ALL, plan=WHOLE)) == pytest.approx(1), "nor does the end of the last one come by itself"
 
 
 @pytest.mark.parametrize(

@@ -140,3 +140,6 @@ def test_each_product_has_its_dockerfile_and_hashed_requirements() -> None:
 def test_an_image_of_ones_own_names_what_is_absent(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="Dockerfile does not exist"):
         custom("own", tmp_path, tmp_path / "Dockerfile", None)
+    (tmp_path / "Dockerfile").touch()
+    with pytest.raises(CommandError, match="no image named client; there are: operator, server"):
+        custom("own", tmp_path, tmp_path / "Dockerfile", None, base="client")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from slipway.api.status import RevisionStatus, Status
+from slipway.api.status import CheckStatus, RevisionStatus, RolloutStatus, Status
 from slipway.core.clock import stamp
 from slipway.core.figures import Counts, Figures
 from slipway.core.latency import Histogram, bucket_of
@@ -113,3 +113,32 @@ def test_a_steady_load_is_written_of_once(per_second: float) -> None:
         writes += after != current
         current = after
     assert writes <= 8, "in four hours"
+
+
+def checked(candidate: str, measured: datetime | None = None, **rollout: object) -> Status:
+    """Answer a status whose rollout shows that figure of a check."""
+    checks = [CheckStatus(name="errorRate", candidate=candidate, sample=100)]
+    rolling = RolloutStatus(revision="m-b", since=stamp(NOW), checks=checks, measured_at=stamp(measured) if measured else None)
+    return status(rollout=rolling.model_copy(update=rollout))
+
+
+def told(before: Status, after: Status, seconds: float) -> tuple[str | None, str | None, bool]:
+    """Answer the check's figure and time, and whether there is anything to write, so many seconds after NOW."""
+    written = with_figures(before, after, {}, NOW + timedelta(seconds=seconds))
+    assert written.rollout is not None
+    return written.rollout.checks[0].candidate, written.rollout.measured_at, written != before
+
+
+def test_figures_of_checks_alone_are_written_every_ten_seconds_at_most() -> None:
+    was = checked("1%", NOW)
+    assert told(was, checked("2%"), 9) == ("1%", stamp(NOW), False)
+    assert told(was, checked("2%"), 10) == ("2%", stamp(NOW + timedelta(seconds=10)), True)
+    assert told(was, checked("1%"), 100) == ("1%", stamp(NOW), False), "nothing moved"
+
+
+def test_figures_of_checks_go_with_whatever_is_written_and_end_with_the_rollout() -> None:
+    was = checked("1%", NOW)
+    assert told(was, checked("2%", step=2), 1) == ("2%", stamp(NOW + timedelta(seconds=1)), True)
+    assert told(was, checked("99%", outcome="Failed"), 1)[0] == "99%", "the last ones"
+    assert told(status(), checked("2%"), 1) == ("2%", stamp(NOW + timedelta(seconds=1)), True)
+    assert with_figures(was, status(), {}, NOW).rollout is None

@@ -234,3 +234,18 @@ def test_trust_is_a_condition_where_it_is_given() -> None:
     assert (conditions["UnsafeModel"].status, conditions["UnsafeModel"].reason) == ("True", "TrustUnsafe")
     assert conditions["Ready"].status == "True"
     assert "UnsafeModel" not in {each.type for each in report(Status(), SUBJECT, state, seen).conditions}
+
+
+def test_each_step_of_a_canary_is_told_once_its_weight_is_live() -> None:
+    def told(step: int, weight: int, since: str | None) -> Status:
+        rolling = ROLLING.model_copy(update={"step": step, "steps": 3, "step_since": since})
+        canary = State(stable=A, candidate=B, weight=weight, rollout=rolling)
+        return report(Status(), SUBJECT, canary, world({"m-a": 100 - weight, "m-b": weight}, a=UP, b=UP))
+
+    first, written = told(1, 5, "2026-01-01T00:00:00Z"), told(2, 25, None)
+    second = told(2, 25, "2026-01-01T00:02:00Z")
+    assert event(first, written) is None, "the routers do not do it yet"
+    step = event(written, second)
+    assert step is not None
+    assert (step.type, step.reason, step.message) == ("Normal", "StepStarted", "step 2 of 3: m-b gets 25% of requests")
+    assert event(second, second) is None

@@ -22,6 +22,7 @@ from slipway.core.routing import RouterState, Wanted
 REVISIONS = ("m-a", "m-b", "m-c")
 TIMEOUT, DEADLINE = 30.0, 600.0
 CANARY = Plan((Step(5, 30, judged=True), Step(50, 90, judged=True), Step(100)), step_seconds=300)
+OTHER = Plan((Step(20, 60, judged=True), Step(50), Step(100, 30, judged=True)), step_seconds=300)
 PASS = Judgement(Verdict.PASS, "Passed", "all checks pass")
 WAIT = Judgement(Verdict.WAIT, "InsufficientRequests", "too few")
 FAIL = Judgement(Verdict.FAIL, "ErrorRate", "too many errors")
@@ -43,6 +44,8 @@ class Router:
 
 class Rollouts(RuleBasedStateMachine):
     """The operator, its objects and the cluster."""
+
+    last_plan = CANARY
 
     @initialize(routers=st.integers(1, 3))
     def start(self, routers: int) -> None:
@@ -82,8 +85,8 @@ class Rollouts(RuleBasedStateMachine):
     def router_goes_silent(self, data: st.DataObject) -> None:
         data.draw(st.sampled_from(self.routers)).up = False
 
-    @rule(seconds=st.sampled_from([1, 4, 40, 700]))
-    def time_passes(self, seconds: int) -> None:
+    @rule(seconds=st.sampled_from([0.4, 1, 4, 40, 700]))
+    def time_passes(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
     @rule()
@@ -91,7 +94,7 @@ class Rollouts(RuleBasedStateMachine):
         self.judgement = FAIL
         self.reconcile()
 
-    @rule(plan=st.sampled_from([IMMEDIATE, CANARY, CANARY]))
+    @rule(plan=st.sampled_from([IMMEDIATE, CANARY, OTHER]))
     def rollout_settings_change(self, plan: Plan) -> None:
         self.plan = plan
 
@@ -171,9 +174,10 @@ class Rollouts(RuleBasedStateMachine):
             self.live_since = None
         elif self.live_since is None and all(router.weights == live for router in self.routers):
             self.live_since = self.now
-        if not same or not before.step or self.state.weight <= before.weight:
+        promoted = before.stable is not None and before.step and self.state.stable == before.candidate
+        if not promoted and (not same or not before.step or self.state.weight <= before.weight):
             return
-        step = world.plan.step(before.step)
+        step = world.plan.step(world.plan.number(before.weight))
         assert self.live_since is not None, "more weight before the last was live in every router"
         assert (self.now - self.live_since).total_seconds() >= step.hold_seconds, "a step ended before its hold"
         assert not step.judged or self.judgement.verdict == Verdict.PASS, "more weight without a verdict"
@@ -202,7 +206,7 @@ class Rollouts(RuleBasedStateMachine):
 
     def finish(self, target: Target) -> None:
         """Let everything work until a revision is served."""
-        self.target, self.judgement, self.plan = target, PASS, CANARY
+        self.target, self.judgement, self.plan = target, PASS, self.last_plan
         for _ in range(24):
             self.reconcile()
             self.write_routes()
@@ -224,6 +228,8 @@ class Rollouts(RuleBasedStateMachine):
 
 class Canaries(Rollouts):
     """The same, from the moment that a second revision is asked for."""
+
+    last_plan = OTHER
 
     @initialize(routers=st.integers(1, 3))
     def start(self, routers: int) -> None:

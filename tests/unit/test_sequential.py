@@ -73,3 +73,13 @@ def test_a_bad_candidate_is_found_and_one_like_stable_is_not() -> None:
         found = [seconds_to_find(candidate, 0.0, 50, 0.25, draws) for _ in range(50)]
         assert None not in found
         assert statistics.median(each for each in found if each) <= within, f"candidate {candidate}"
+
+
+def test_requests_wait_for_something_to_be_compared_with_and_are_not_lost() -> None:
+    apart, together = TwoSample(), TwoSample()
+    for _ in range(10):
+        apart = apart.add(Tally(2, 2), Tally()).add(Tally(), Tally(3, 0))
+        together = together.add(Tally(2, 2), Tally(3, 0))
+    assert apart == together
+    assert apart.log_evidence > math.log(100)
+    assert TwoSample().add(Tally(1000, 1000), Tally()).log_evidence == 0

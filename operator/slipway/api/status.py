@@ -24,6 +24,7 @@ class Phase(StrEnum):
 
     PENDING = "Pending"
     PROGRESSING = "Progressing"
+    PAUSED = "Paused"
     READY = "Ready"
     DEGRADED = "Degraded"
 
@@ -82,6 +83,51 @@ class Draining(_Remembered):
     since: Time | None = Field(default=None, description="When weight 0 was seen live in every router.")
 
 
+class CheckStatus(_Remembered):
+    """One check of the step under way, as measured."""
+
+    name: str = Field(description="What is checked, such as `errorRate`, `p95` or `p95 to stable's`.")
+    candidate: str | None = Field(default=None, description="The candidate's figure over the step; none without requests.")
+    stable: str | None = Field(default=None, description="Stable's figure, over the same time or, without requests then, before.")
+    limit: str | None = Field(default=None, description="What the candidate's figure may be at the most.")
+    sample: int = Field(default=0, description="How many of the candidate's requests it rests on.")
+    verdict: Literal["Passed", "InsufficientRequests", "Unclear", "CommonCause", "Failed"] = "InsufficientRequests"
+
+
+class Verb(StrEnum):
+    """What a person may do to a rollout, without touching the spec."""
+
+    PROMOTE = "Promote"
+    ABORT = "Abort"
+    PAUSE = "Pause"
+    RESUME = "Resume"
+    RETRY = "Retry"
+    ROLLBACK = "Rollback"
+
+
+class Request(_Remembered):
+    """A verb that somebody used (`kubectl slipway`). Slipway obeys it once; `handled` then names its time."""
+
+    verb: Verb
+    at: Annotated[str, Field(max_length=64)] = Field(
+        description="When, with microseconds: it also tells one request from another."
+    )
+    by: Annotated[str, Field(max_length=256)] = Field(default="", description="Who, as `kubectl auth whoami` says.")
+    full: bool = Field(default=False, description="Promote: skip all steps that are left.")
+    revision: Annotated[str, Field(max_length=253)] | None = Field(
+        default=None, description="Rollback: to which kept revision; else to the one that served before."
+    )
+
+
+class Pinned(_Remembered):
+    """A kept revision that serves by request instead of the one that the spec asks for."""
+
+    revision: str
+    instead_of: str = Field(description="The spec's revision, which is refused: another spec, or the verb Retry, ends it.")
+    by: str = ""
+    at: str = ""
+
+
 class RolloutStatus(_Remembered):
     """The rollout under way, or how the last one of this spec failed."""
 
@@ -90,7 +136,19 @@ class RolloutStatus(_Remembered):
     step: int = Field(default=0, description="The step under way, counted from 1; 0 before the first.")
     steps: int = Field(default=0, description="How many steps there are, the one to all requests included.")
     step_since: Time | None = Field(default=None, description="When the step's weight was seen live in every router.")
-    live_weight: int = Field(default=0, description="Percent of requests that every router gives the candidate.")
+    paused: bool = Field(
+        default=False, description="Set by the verb Pause: no step begins. A failing candidate is still withdrawn."
+    )
+    resumed: Time | None = Field(default=None, description="When a pause ended: it does not count towards a deadline.")
+    forced: int = Field(default=0, description="Steps up to this one count as passed, by the verb Promote.")
+    forced_by: str = Field(default="", description="Who asked for that.")
+    live_weight: int = Field(default=0, description="Percent of requests that every router was last seen to give the candidate.")
+    checks: Annotated[list[CheckStatus], Field(json_schema_extra=_ATOMIC)] = Field(
+        default_factory=list[CheckStatus],
+        description="What is measured of the candidate. Figures alone are written at most once in 10 s; those of a candidate "
+        "that was withdrawn are the last.",
+    )
+    measured_at: Time | None = Field(default=None, description="When the checks were measured.")
     outcome: Literal["Failed"] | None = Field(default=None, description="Set when the candidate was withdrawn.")
     reason: str | None = Field(default=None, description="Why the candidate is not ready, or was withdrawn.")
     message: str | None = None
@@ -121,6 +179,9 @@ class Status(_Remembered):
         default_factory=list, description="Revisions that leave."
     )
     rollout: RolloutStatus | None = None
+    pinned: Pinned | None = None
+    handled: str = Field(default="", description="The time of the last request that was obeyed, or refused.")
+    request: Request | None = None
     history: Annotated[list[HistoryEntry], Field(json_schema_extra=_ATOMIC)] = Field(
         default_factory=list, description="How each rollout ended, the latest first (at most 20)."
     )

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from slipway.api.base import duration_seconds
-from slipway.api.status import RevisionStatus, Status
+from slipway.api.status import RevisionStatus, RolloutStatus, Status
 from slipway.core.clock import stamp, to_datetime
 from slipway.core.figures import Figures
 
 # So long a time of measuring makes a figure.
 _LEAST_SECONDS = 10.0
 WRITE_SECONDS = 60.0
+# The figures of a rollout's checks are told more often: somebody watches.
+CHECKS_SECONDS = 10.0
 # What a figure must have moved by, and beyond the noise of its sample: a steady load is written of by nobody.
 _MOVED = 0.1
 _SIGMAS = 3.0
@@ -19,10 +21,12 @@ _PERCENTILE = 0.95
 
 
 def with_figures(before: Status, status: Status, figures: Mapping[str, Figures], now: datetime) -> Status:
-    """Answer the status with figures (by revision) in its roles.
+    """Answer the status with figures (by revision) in its roles, and the time of those of its checks.
 
     Where nothing else differs from `before`, they are as before unless one is overdue.
     """
+    checked = status.rollout
+    status = status.model_copy(update={"rollout": _with_checks_of(before.rollout, checked)})
     had = {role.revision: role for role in (before.stable, before.candidate) if role is not None}
 
     def kept(role: RevisionStatus | None) -> RevisionStatus | None:
@@ -33,9 +37,41 @@ def with_figures(before: Status, status: Status, figures: Mapping[str, Figures],
 
     still = status.model_copy(update={"stable": kept(status.stable), "candidate": kept(status.candidate)})
     roles = [role for role in (still.stable, still.candidate) if role is not None]
-    if still == before and not any(overdue(role, figures.get(role.revision), now) for role in roles):
+    if (
+        still == before
+        and not _checks_due(before.rollout, checked, now)
+        and not any(overdue(role, figures.get(role.revision), now) for role in roles)
+    ):
         return still
-    return still.model_copy(update={"stable": fresh(still.stable), "candidate": fresh(still.candidate)})
+    return still.model_copy(
+        update={
+            "stable": fresh(still.stable),
+            "candidate": fresh(still.candidate),
+            "rollout": _checked(before.rollout, checked, now),
+        }
+    )
+
+
+def _with_checks_of(before: RolloutStatus | None, rollout: RolloutStatus | None) -> RolloutStatus | None:
+    """Answer the rollout with the checks as they were told last."""
+    if rollout is None or before is None:
+        return rollout
+    return rollout.model_copy(update={"checks": before.checks, "measured_at": before.measured_at})
+
+
+def _checks_due(before: RolloutStatus | None, rollout: RolloutStatus | None, now: datetime) -> bool:
+    if rollout is None or before is None or rollout.checks == before.checks:
+        return False
+    return _aged(before.measured_at, CHECKS_SECONDS, now)
+
+
+def _checked(before: RolloutStatus | None, rollout: RolloutStatus | None, now: datetime) -> RolloutStatus | None:
+    """Answer the rollout with the time of its checks; it stays where they do not differ."""
+    if rollout is None or not rollout.checks:
+        return rollout
+    same = before is not None and before.checks == rollout.checks
+    measured_at = before.measured_at if before is not None and same else stamp(now)
+    return rollout.model_copy(update={"measured_at": measured_at})
 
 
 def overdue(role: RevisionStatus, figures: Figures | None, now: datetime) -> bool:
@@ -50,7 +86,11 @@ def overdue(role: RevisionStatus, figures: Figures | None, now: datetime) -> boo
 
 def rested(role: RevisionStatus, now: datetime) -> bool:
     """Tell whether a role's figures were not written lately."""
-    return role.measured_at is None or (now - to_datetime(role.measured_at)).total_seconds() >= WRITE_SECONDS
+    return _aged(role.measured_at, WRITE_SECONDS, now)
+
+
+def _aged(measured_at: str | None, seconds: float, now: datetime) -> bool:
+    return measured_at is None or (now - to_datetime(measured_at)).total_seconds() >= seconds
 
 
 def _telling(figures: Figures) -> bool:

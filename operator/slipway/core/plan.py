@@ -6,6 +6,7 @@ from enum import Enum
 
 from slipway.api.base import duration_seconds
 from slipway.api.rollout import Rollout, Strategy
+from slipway.api.status import CheckStatus
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,16 @@ class Plan:
     step_seconds: float = 3600.0
 
     def step(self, number: int) -> Step:
-        """Answer step `number`, counted from 1. One beyond the end, which a change of the plan makes, is the last."""
+        """Answer step `number`, counted from 1. Beyond the end, which only an unreadable spec makes, it is the last."""
         return self.steps[min(number, len(self.steps)) - 1]
 
-    def is_last(self, number: int) -> bool:
-        """Tell whether no step comes after step `number`."""
-        return number >= len(self.steps)
+    def number(self, weight: int) -> int:
+        """Answer the step, counted from 1, that a candidate of this weight is at: the last that gives no more, else the first."""
+        return max(sum(step.weight <= weight for step in self.steps), 1)
+
+    def after(self, number: int, weight: int) -> int:
+        """Answer the step that follows step `number`: the same, where it gives more than the weight, which another plan gave."""
+        return number if number and self.step(number).weight > weight else number + 1
 
 
 IMMEDIATE = Plan()
@@ -93,11 +98,12 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Judgement:
-    """The verdict on the step under way, and why, in words for status."""
+    """The verdict on the step under way, and why, in words for status, with the figures of each check."""
 
     verdict: Verdict
     reason: str
     message: str
+    checks: tuple[CheckStatus, ...] = ()
 
 
 UNJUDGED = Judgement(Verdict.PASS, "NoChecks", "nothing is checked")

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from slipway.api.status import Condition, ConditionType, Phase, RevisionStatus, RolloutStatus, Status
+from slipway.api.status import Condition, ConditionType, Phase, Request, RevisionStatus, RolloutStatus, Status
 from slipway.core import plan
 from slipway.core.clock import stamp
 from slipway.core.observation import Symptom
 from slipway.core.revision import Target
-from slipway.core.rollout import State, World
+from slipway.core.rollout import State, World, aim
 
 Verdict = tuple[bool | None, str, str]
 
@@ -82,6 +82,10 @@ def progressing(subject: Subject, state: State, world: World) -> Verdict:
     if state.rollout is not None and state.rollout.outcome:
         failed = state.rollout
         return False, failed.reason or "Failed", f"{failed.revision} was withdrawn: {failed.message}"
+    if state.candidate is None and state.pinned is not None:
+        pinned = state.pinned
+        by = f" by {pinned.by}" if pinned.by else ""
+        return False, "RolledBack", f"{pinned.revision} serves since {pinned.at}{by}, instead of the spec's {pinned.instead_of}"
     if state.candidate is None:
         return False, "Complete", "no rollout is under way"
     seen = world.seen(state.candidate.revision)
@@ -89,6 +93,8 @@ def progressing(subject: Subject, state: State, world: World) -> Verdict:
         return _stepping(state, world)
     if seen.symptom:
         return True, seen.symptom.reason, f"{state.candidate.revision}: {seen.symptom.message}"
+    if state.rollout is not None and state.rollout.paused:
+        return True, "Paused", f"{state.candidate.revision} gets no requests until resumed or promoted"
     if not seen.ready and seen.stage:
         return True, seen.stage.reason, f"{state.candidate.revision} is {seen.stage.message}"
     if not seen.ready:
@@ -106,6 +112,12 @@ def _stepping(state: State, world: World) -> Verdict:
     assert state.rollout is not None  # noqa: S101 - a candidate has one
     name, step = state.candidate.revision, world.plan.step(state.step)
     share = "all" if state.weight == 100 else f"{state.weight}% of"
+    if state.rollout.paused:
+        return (
+            True,
+            "Paused",
+            f"step {state.step} of {state.rollout.steps}: {name} gets {share} requests until resumed or promoted",
+        )
     if state.rollout.step_since is None:
         return True, "Shifting", f"the routers are moving {share} requests to {name}"
     where = f"step {state.step} of {state.rollout.steps}: {name} gets {share} requests since {state.rollout.step_since}"
@@ -132,7 +144,7 @@ def ready(subject: Subject, state: State, world: World) -> Verdict:
         held, reason, message = verdict(subject, state, world)
         if not held and (verdict is not available or state.candidate is None):
             return False, reason, message
-    if state.rollout is not None or state.candidate is not None:
+    if state.rollout is not None or state.candidate is not None or state.pinned is not None:
         _, reason, message = progressing(subject, state, world)
         still = f"; {state.stable.revision} goes on serving" if state.stable and available(subject, state, world)[0] else ""
         return False, reason, message + still
@@ -171,6 +183,7 @@ CONDITIONS = (
 
 def report(before: Status, subject: Subject, state: State, world: World) -> Status:
     """Answer the status. A condition's `lastTransitionTime` moves only when its status does."""
+    world = aim(state, world)
     verdicts = CONDITIONS if not subject.unsafe else (*CONDITIONS, (ConditionType.UNSAFE_MODEL, unsafe_model))
     conditions = [_condition(before, kind, verdict(subject, state, world), subject, world) for kind, verdict in verdicts]
 
@@ -198,6 +211,9 @@ def report(before: Status, subject: Subject, state: State, world: World) -> Stat
         candidate=role(state.candidate),
         draining=list(state.draining),
         rollout=_explained(state, world),
+        pinned=state.pinned,
+        handled=state.handled,
+        request=state.request,
         history=list(state.history),
         conditions=conditions,
     )
@@ -216,6 +232,8 @@ def _explained(state: State, world: World) -> RolloutStatus | None:
 def _phase(state: State, ready_condition: Condition) -> Phase:
     if ready_condition.status == "True":
         return Phase.READY
+    if ready_condition.reason == "Paused":
+        return Phase.PAUSED
     if ready_condition.reason in _UNDER_WAY:
         return Phase.PROGRESSING if state.stable else Phase.PENDING
     return Phase.DEGRADED
@@ -246,7 +264,8 @@ def _essence(status: Status) -> tuple[object, ...]:
     rollout = status.rollout
     outcome = rollout and (rollout.revision, rollout.since, rollout.outcome, rollout.step, rollout.step_since)
     conditions = {condition.type: condition.status for condition in status.conditions}
-    return status.observed_generation, status.phase, roles, outcome, status.draining, status.history, conditions
+    asked = (status.handled, status.pinned, rollout and (rollout.paused, rollout.forced))
+    return status.observed_generation, status.phase, roles, outcome, asked, status.draining, status.history, conditions
 
 
 @dataclass(frozen=True)
@@ -259,16 +278,15 @@ class Event:
 
 
 def event(before: Status, after: Status) -> Event | None:
-    """Answer the event of a transition: at most one, and none where only figures moved."""
-    ended = [entry for entry in after.history if entry not in before.history]
-    if ended:
-        latest = ended[0]
-        label = f"{latest.revision} (version {latest.version})" if latest.version else latest.revision
-        if latest.outcome == "Served":
-            return Event("Normal", "Promoted", f"{label} serves all requests")
-        if latest.outcome == "Failed":
-            return Event("Warning", "RolloutFailed", f"{label} was withdrawn: {latest.message}")
-        return Event("Normal", latest.outcome, f"{label} was withdrawn: the spec asks for another revision")
+    """Answer the event of a transition: at most one, and none where only figures moved. Who asked for something is told first."""
+    ended = _ended(before, after)
+    request = after.request
+    if request is not None and after.handled == request.at != before.handled:
+        return Event("Normal", f"{request.verb}Requested", _obeyed(before, after, request, ended))
+    if ended is not None:
+        return ended
+    if _step_started(before, after):
+        return Event("Normal", "StepStarted", _step(after))
     was, is_ = _condition_of(before, ConditionType.PROGRESSING), _condition_of(after, ConditionType.PROGRESSING)
     if is_ is not None and is_.reason in _STAGES and (was is None or was.reason != is_.reason):
         return Event("Normal", is_.reason, is_.message)
@@ -278,6 +296,50 @@ def event(before: Status, after: Status) -> Event | None:
     if was is not None and was.status != "True" and was.reason == is_.reason:
         return None
     return Event("Warning", is_.reason, is_.message)
+
+
+def _ended(before: Status, after: Status) -> Event | None:
+    """Answer the event of a rollout's end."""
+    ended = [entry for entry in after.history if entry not in before.history]
+    if not ended:
+        return None
+    latest = ended[0]
+    label = f"{latest.revision} (version {latest.version})" if latest.version else latest.revision
+    if latest.outcome == "Served":
+        return Event("Normal", "Promoted", f"{label} serves all requests" + (f": {latest.message}" if latest.message else ""))
+    if latest.outcome == "Failed":
+        return Event("Warning", "RolloutFailed", f"{label} was withdrawn: {latest.message}")
+    return Event("Normal", latest.outcome, f"{label} was withdrawn: {latest.message or 'the spec asks for another revision'}")
+
+
+def _obeyed(before: Status, after: Status, request: Request, ended: Event | None) -> str:
+    """Say who asked, when, and what came of it at once."""
+    asked = f"asked by {request.by or 'somebody'} at {request.at}"
+    if ended is not None:
+        return f"{asked}: {ended.message}"
+    return f"{asked}; passed over, for there was nothing to do" if _decided(before) == _decided(after) else asked
+
+
+def _decided(status: Status) -> tuple[object, ...]:
+    """Answer all that a verb may change."""
+    rollout = status.rollout
+    shown = rollout and (rollout.revision, rollout.since, rollout.outcome, rollout.paused, rollout.forced)
+    return shown, status.pinned, status.history
+
+
+def _step_started(before: Status, after: Status) -> bool:
+    """Tell whether the weight of another step is live now: the first revision of all has none."""
+    if after.rollout is None or after.rollout.step_since is None or after.candidate is None or after.stable is None:
+        return False
+    was = before.rollout
+    return was is None or (was.revision, was.step_since) != (after.rollout.revision, after.rollout.step_since)
+
+
+def _step(status: Status) -> str:
+    assert status.rollout is not None  # noqa: S101 - the caller checked it
+    assert status.candidate is not None  # noqa: S101 - the caller checked it
+    weight = status.candidate.weight
+    return f"step {status.rollout.step} of {status.rollout.steps}: {status.candidate.revision} gets {weight}% of requests"
 
 
 def _condition_of(status: Status, kind: ConditionType) -> Condition | None:
