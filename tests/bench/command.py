@@ -5,7 +5,7 @@ import asyncio
 import sys
 
 import uvloop
-from tests.bench import control, latency, router, scrape_cost
+from tests.bench import control, latency, router, scrape_cost, withdrawal, withdrawal_simulation
 from tests.bench.serving import command as serving
 from tests.bench.table import Table, say
 
@@ -15,6 +15,9 @@ Measure Slipway on this machine, on clusters of its own (hack/cluster, provider 
   control   1,000 ModelDeployments on fake nodes: time, CPU, memory, requests, restarts. Needs no root.
   router    latency and CPU that the router adds to a request. Needs root.
   latency   apply to the first good answer, and a weight written to the weight live. Needs root.
+  withdrawal
+            a bad candidate: from its first bad answer to its weight 0 in every router. Needs root; not part of "all".
+            --simulate: no cluster, the verdict on simulated counts.
   meter     CPU that the operator takes to know what callers get. No cluster.
   serving   the model server beside MLServer and KServe's; no cluster, not part of "all": see serving --help.
 
@@ -30,8 +33,10 @@ async def _run(options: argparse.Namespace) -> list[Table]:
             tables.append(await control.run(options.models, options.namespaces, options.steady_seconds, options.controller_qps))
         elif name == "meter":
             tables.append(await scrape_cost.run())
+        elif name == "withdrawal":
+            tables.append(await withdrawal.run(options.rounds or 20))
         elif name == "router":
-            tables.append(await router.run(options.seconds, options.rounds))
+            tables.append(await router.run(options.seconds, options.rounds or 5))
         else:
             tables.append(await latency.run(options.applies, options.switches))
     return tables
@@ -45,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="tests/bench/run", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="?", choices=("meter", "control", "router", "latency", "all"), default="all")
+    parser.add_argument("what", nargs="?", choices=("meter", "control", "router", "latency", "withdrawal", "all"), default="all")
     parser.add_argument("--models", type=int, default=1000, help="ModelDeployments of control (default: %(default)s)")
     parser.add_argument("--namespaces", type=int, default=20, help="namespaces of control (default: %(default)s)")
     parser.add_argument("--steady-seconds", type=int, default=120, help="of control (default: %(default)s)")
@@ -56,10 +61,17 @@ def main() -> None:
         help="requests a second that control's kube-controller-manager may send: 20 as released (default: %(default)s)",
     )
     parser.add_argument("--seconds", type=float, default=5, help="of each load of router (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="loads each way of router (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, help="loads each way of router (default: 5); withdrawals of each kind (default: 20)"
+    )
+    parser.add_argument("--simulate", action="store_true", help="of withdrawal: no cluster, the verdict on simulated counts")
     parser.add_argument("--applies", type=int, default=5, help="of latency (default: %(default)s)")
     parser.add_argument("--switches", type=int, default=20, help="of version, of latency (default: %(default)s)")
     options = parser.parse_args()
+    if options.simulate:
+        for text in withdrawal_simulation.tables(options.rounds or 20, 1000):
+            print(f"\n{text}", flush=True)
+        return
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     for table in asyncio.run(_run(options)):
         print(f"\n{table.markdown()}")
