@@ -180,6 +180,7 @@ def test_any_right_spec_is_accepted(cluster: Client, namespace: str, spec: dict[
     assert_read_alike(spec, made["spec"])
 
 
+CHECK = {"name": "p95", "candidate": "12ms", "stable": "10ms", "limit": "150ms", "sample": 412, "verdict": "Passed"}
 FULL_STATUS: dict[str, Any] = {
     "observedGeneration": 1,
     "phase": "Progressing",
@@ -203,10 +204,28 @@ FULL_STATUS: dict[str, Any] = {
     "rollout": {
         "revision": "shown-bbbbbbbb",
         "since": "2025-11-23T03:00:00Z",
+        "step": 2,
+        "steps": 3,
+        "stepSince": "2025-11-23T03:00:00Z",
+        "paused": True,
+        "resumed": "2025-11-23T03:00:00Z",
+        "forced": 1,
+        "forcedBy": "ops-1",
         "liveWeight": 25,
+        "checks": [CHECK],
+        "measuredAt": "2025-11-23T03:00:00Z",
         "outcome": "Failed",
         "reason": "CrashLoop",
         "message": "it crashes",
+    },
+    "pinned": {"revision": "shown-aaaaaaaa", "insteadOf": "shown-dddddddd", "by": "ops-1", "at": "2025-11-23T03:00:00Z"},
+    "handled": "2025-11-23T03:00:00.000001Z",
+    "request": {
+        "verb": "Rollback",
+        "at": "2025-11-23T03:00:00.000001Z",
+        "by": "ops-1",
+        "full": False,
+        "revision": "shown-aaaaaaaa",
     },
     "history": [{"revision": "shown-aaaaaaaa", "version": "2", "outcome": "Served", "at": "2025-11-23T03:00:00Z"}],
     "conditions": [

@@ -173,7 +173,7 @@ def test_without_an_operator_the_request_waits_for_it(churn: Churn, plugin: Plug
             0,
             "churn-b41d (version 3) serves",
         ),
-        ({"phase": "Degraded", "candidate": None, "rollout": FAILED}, 1, "churn-b41d was withdrawn: aborted by alice"),
+        ({"phase": "Degraded", "candidate": None, "rollout": FAILED}, 1, "churn-b41d was withdrawn: aborted by ops-1"),
     ],
 )
 def test_waiting_ends_with_the_rollout(churn: Churn, plugin: Plugin, becomes: Object, code: int, said: str) -> None:

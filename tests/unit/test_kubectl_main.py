@@ -56,7 +56,7 @@ class Api:
         self.sent.append(request)
 
     def who(self) -> str:
-        return "alice"
+        return "ops-1"
 
     def kept(self, found: Object) -> set[str] | None:
         return {"churn-7f9c", "churn-0000"}
@@ -167,7 +167,7 @@ def test_table(
     assert len(api.sent) == (sent is not None)
     if sent is not None:
         assert sent.items() <= api.sent[0].items()
-        assert api.sent[0]["by"] == "alice"
+        assert api.sent[0]["by"] == "ops-1"
         assert api.sent[0].keys() == {"verb", "at", "by", "full", "revision"}, "null removes what an earlier request had"
 
 

@@ -19,7 +19,7 @@ CHECKS = [
 ]
 STEP = {"revision": "churn-b41d", "since": "2026-01-01T11:50:00Z", "step": 2, "steps": 3, "liveWeight": 25}
 LIVE = {**STEP, "stepSince": "2026-01-01T11:58:48Z"}
-FAILED = {**LIVE, "outcome": "Failed", "reason": "Aborted", "message": "aborted by alice"}
+FAILED = {**LIVE, "outcome": "Failed", "reason": "Aborted", "message": "aborted by ops-1"}
 SERVED = {"revision": "churn-7f9c", "version": "2", "digest": "a" * 64, "outcome": "Served", "at": "2026-01-01T10:00:00Z"}
 BEFORE = {"revision": "churn-1111", "version": "1", "digest": "b" * 64, "outcome": "Served", "at": "2025-12-30T11:00:00Z"}
 ABORTED = {
@@ -27,7 +27,7 @@ ABORTED = {
     "version": "3",
     "outcome": "Failed",
     "at": "2026-01-01T11:00:00Z",
-    "message": "aborted by alice",
+    "message": "aborted by ops-1",
 }
 
 
@@ -107,12 +107,12 @@ churn  Paused  http://churn.shop
     ),
     (
         "promoted",
-        churn("Progressing", stable=STABLE, candidate=CANDIDATE, rollout={**LIVE, "forced": 2, "forcedBy": "alice"}),
+        churn("Progressing", stable=STABLE, candidate=CANDIDATE, rollout={**LIVE, "forced": 2, "forcedBy": "ops-1"}),
         """\
 churn  Progressing  http://churn.shop
 ├─ stable     churn-7f9c  version 2  75%  3/3 ready
 └─ candidate  churn-b41d  version 3  25%  1/2 ready
-   └─ step 2 of 3, live for 1m12s, 3m48s of its hold left, promoted by alice""",
+   └─ step 2 of 3, live for 1m12s, 3m48s of its hold left, promoted by ops-1""",
     ),
     (
         "withdrawn",
@@ -127,30 +127,30 @@ churn  Progressing  http://churn.shop
         """\
 churn  Degraded  http://churn.shop
 ├─ stable     churn-7f9c  version 2  75%  3/3 ready
-├─ refused    churn-b41d  Aborted: aborted by alice
+├─ refused    churn-b41d  Aborted: aborted by ops-1
 ├─ leaves     churn-b41d
 ├─ Ready is False  Aborted: why
-└─ last       churn-b41d (version 3) was withdrawn, 1h ago: aborted by alice""",
+└─ last       churn-b41d (version 3) was withdrawn, 1h ago: aborted by ops-1""",
     ),
     (
         "rolled back",
         churn(
             "Degraded",
             stable=STABLE,
-            pinned={"revision": "churn-7f9c", "insteadOf": "churn-b41d", "by": "alice", "at": "2026-01-01T11:59:00Z"},
+            pinned={"revision": "churn-7f9c", "insteadOf": "churn-b41d", "by": "ops-1", "at": "2026-01-01T11:59:00Z"},
         ),
         """\
 churn  Degraded  http://churn.shop
 ├─ stable     churn-7f9c  version 2  75%  3/3 ready
-└─ pinned     churn-7f9c instead of churn-b41d by alice, 1m ago""",
+└─ pinned     churn-7f9c instead of churn-b41d by ops-1, 1m ago""",
     ),
     (
         "asked for",
-        churn(stable=STABLE, request={"verb": "Pause", "at": "2026-01-01T11:59:57.000001Z", "by": "alice"}, handled="before"),
+        churn(stable=STABLE, request={"verb": "Pause", "at": "2026-01-01T11:59:57.000001Z", "by": "ops-1"}, handled="before"),
         """\
 churn  Ready  http://churn.shop
 ├─ stable     churn-7f9c  version 2  75%  3/3 ready
-└─ asked      Pause by alice, 3s ago, not obeyed yet""",
+└─ asked      Pause by ops-1, 3s ago, not obeyed yet""",
     ),
     (
         "a model that runs code",
@@ -257,7 +257,7 @@ def test_history() -> None:
     shown = show.history(obj, {"churn-7f9c", "churn-1111"}, NOW).splitlines()
     assert [re.split(r" {2,}", line) for line in shown] == [
         ["", "REVISION", "VERSION", "DIGEST", "ENDED AS", "AT", "UNTIL", "KEPT", "WHY"],
-        ["", "churn-b41d", "3", "-", "withdrawn", "2026-01-01T11:00:00Z (1h ago)", "no", "aborted by alice"],
+        ["", "churn-b41d", "3", "-", "withdrawn", "2026-01-01T11:00:00Z (1h ago)", "no", "aborted by ops-1"],
         ["*", "churn-7f9c", "2", "a" * 12, "serves", "2026-01-01T10:00:00Z (2h ago)", "yes"],
         ["", "churn-1111", "1", "b" * 12, "served", "2025-12-30T11:00:00Z (2d1h ago)", "2026-01-01T10:00:00Z", "yes"],
     ]

@@ -48,7 +48,7 @@ def test_what_the_policy_passes_over_is_not_sent_and_what_it_does_is_told(before
 
 
 def asked(verb: Verb, revision: str | None = None) -> Request:
-    return request(verb, "alice", revision=revision)
+    return request(verb, "ops-1", revision=revision)
 
 
 KEPT = {"m-a", "m-b", "m-c"}
@@ -130,7 +130,7 @@ def test_no_way_back_while_the_spec_cannot_be_read() -> None:
 )
 def test_what_came_of_it(before: State, view: World, verb: Verb, full: bool, says: str) -> None:
     after = decide(asking(before, verb, full=full), view)
-    done, message = outcome(told(before, view), told(after, view), request(verb, "alice", full=full))
+    done, message = outcome(told(before, view), told(after, view), request(verb, "ops-1", full=full))
     assert done
     assert message.startswith(says)
 
@@ -148,8 +148,8 @@ WAITS: list[tuple[str, list[tuple[State, World]], tuple[bool, str] | None]] = [
     ("serves already", [(State(stable=A), seen(BEFORE, target=A))], (True, "m-a (version a) serves")),
     ("promoted", [(at(1, 5), seen(FIVE)), (State(stable=B, history=served(B, A)), seen(ALL))], (True, "m-b (version b) serves")),
     ("withdrawn", [(at(1, 5), seen(FIVE)), (FAILED, seen(BEFORE))], (False, "m-b was withdrawn: y")),
-    ("rolled back", [(ROLLED_BACK, seen(BEFORE))], (False, "m-b was rolled back by alice")),
-    ("a rollback under way", [(ROLLING_BACK, seen(ALL))], (False, "m-b was rolled back by alice")),
+    ("rolled back", [(ROLLED_BACK, seen(BEFORE))], (False, "m-b was rolled back by ops-1")),
+    ("a rollback under way", [(ROLLING_BACK, seen(ALL))], (False, "m-b was rolled back by ops-1")),
     (
         "another spec meanwhile",
         [(at(1, 5), seen(FIVE)), (decide(at(1, 5), seen(FIVE, target=C, c=0)), seen(FIVE, target=C, c=0))],

@@ -22,7 +22,7 @@ D = Target("m-d", "d", None)
 
 def asking(state: State, verb: Verb, **more: Any) -> State:
     """Answer the state with a request that was not obeyed yet."""
-    return replace(state, request=Request(verb=verb, at="2026-01-01T00:00:00.000001Z", by="alice", **more))
+    return replace(state, request=Request(verb=verb, at="2026-01-01T00:00:00.000001Z", by="ops-1", **more))
 
 
 def served(*revisions: Target) -> tuple[HistoryEntry, ...]:
@@ -44,7 +44,7 @@ FAILED = State(
     history=served(A, C),
 )
 SERVES_B = State(stable=B, history=served(B, A, C))
-PINNED = Pinned(revision="m-a", instead_of="m-b", by="alice", at=stamp(NOW))
+PINNED = Pinned(revision="m-a", instead_of="m-b", by="ops-1", at=stamp(NOW))
 ROLLED_BACK = State(stable=A, pinned=PINNED, history=served(A, B, A, C))
 ROLLING_BACK = replace(SERVES_B, candidate=A, pinned=PINNED, rollout=RolloutStatus(revision="m-a", since=stamp(NOW)))
 LAST = with_rollout(replace(at(3, 5), weight=100), paused=True)
@@ -186,7 +186,7 @@ def test_promote_in_full_needs_no_hold_and_no_verdict_but_every_weight_live() ->
         assert decide(state, seen(routes(written, settled=False), WAIT)).weight == weight, "not before it is live"
     state = decide(state, seen(ALL, WAIT))
     assert (state.stable, state.candidate) == (B, None)
-    assert state.history[0].message == "promoted by alice"
+    assert state.history[0].message == "promoted by ops-1"
 
 
 def test_promote_in_full_ends_a_last_step_that_is_held_too() -> None:
@@ -205,8 +205,8 @@ def test_promote_is_for_the_step_under_way_alone() -> None:
 def test_an_abort_is_a_failure_that_tells_who() -> None:
     state = decide(asking(at(2, 5), Verb.ABORT), seen(FIFTY))
     assert state.rollout is not None
-    assert (state.rollout.outcome, state.rollout.reason, state.rollout.message) == ("Failed", "Aborted", "aborted by alice")
-    assert (state.history[0].outcome, state.history[0].message) == ("Failed", "aborted by alice")
+    assert (state.rollout.outcome, state.rollout.reason, state.rollout.message) == ("Failed", "Aborted", "aborted by ops-1")
+    assert (state.history[0].outcome, state.history[0].message) == ("Failed", "aborted by ops-1")
     again = decide(state, seen(BEFORE))
     assert again.candidate is None, "the spec is applied again: it stays refused"
     assert decide(state, seen(BEFORE, target=C, c=0)).candidate == C
@@ -246,7 +246,7 @@ def test_a_rollback_takes_over_at_once_with_all_its_pods_whatever_the_plan() -> 
     state = decide(state, replace(view, revisions=up, routes=routes(ALL, router({"m-a": 10, "m-b": 10}))))
     assert state.weights == {"m-a": 100, "m-b": 0}
     state = decide(state, replace(view, revisions=up, routes=routes(BEFORE, router({"m-a": 10, "m-b": 10}))))
-    assert (state.stable, state.history[0].message) == (A, "rolled back by alice")
+    assert (state.stable, state.history[0].message) == (A, "rolled back by ops-1")
 
 
 def test_a_rollback_amid_a_rollout_is_told_of_the_candidate() -> None:
@@ -254,7 +254,7 @@ def test_a_rollback_amid_a_rollout_is_told_of_the_candidate() -> None:
         before = replace(at(1, 5), history=served(A, C))
         state = decide(asking(before, Verb.ROLLBACK, revision=revision), seen(FIVE, c=0))
         assert (state.history[0].revision, state.history[0].outcome) == ("m-b", outcome)
-        assert state.history[0].message == "rolled back by alice"
+        assert state.history[0].message == "rolled back by ops-1"
 
 
 def test_a_pause_is_not_looked_at_again_and_again() -> None:
@@ -271,7 +271,7 @@ def told(before: State, view: World) -> tuple[str, str]:
     return found.reason, found.message
 
 
-ASKED = "asked by alice at 2026-01-01T00:00:00.000001Z"
+ASKED = "asked by ops-1 at 2026-01-01T00:00:00.000001Z"
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ ASKED = "asked by alice at 2026-01-01T00:00:00.000001Z"
             asking(at(1, 2), Verb.ABORT),
             seen(FIVE),
             "AbortRequested",
-            f"{ASKED}: m-b (version b) was withdrawn: aborted by alice",
+            f"{ASKED}: m-b (version b) was withdrawn: aborted by ops-1",
         ),
         (asking(SERVES_B, Verb.ROLLBACK), seen(ALL, a=0), "RollbackRequested", ASKED),
         (
