@@ -4,7 +4,7 @@ from slipway.core.analysis import judge
 from slipway.core.evidence import Evidence, Got
 from slipway.core.figures import LIVE_SECONDS, Figures, Slice
 from slipway.core.plan import UNJUDGED, Bound, Judgement
-from slipway.core.rollout import State
+from slipway.core.state import State
 from slipway.meter.history import HISTORY_SECONDS
 from slipway.meter.meter import Meter
 from slipway.model import Model

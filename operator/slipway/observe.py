@@ -9,7 +9,7 @@ from slipway.core.figures import Figures
 from slipway.core.observation import RevisionSeen, RoutesSeen
 from slipway.core.plan import Judgement
 from slipway.core.revision import Target
-from slipway.core.rollout import World
+from slipway.core.state import World
 from slipway.core.symptoms import diagnose, stage
 from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD
 from slipway.kube.store import Store

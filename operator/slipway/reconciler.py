@@ -10,7 +10,7 @@ from slipway.core import live, report, rollout
 from slipway.core.figures import LIVE_SECONDS
 from slipway.core.observation import Symptom
 from slipway.core.plan import Judgement
-from slipway.core.rollout import State, World
+from slipway.core.state import State, World, load
 from slipway.core.symptoms import STAGE_SECONDS
 from slipway.judges import Judges
 from slipway.kube import events
@@ -76,7 +76,7 @@ class Reconciler:
             self._meter.expect(namespace)
             return  # its next scrape, at once, brings the key again: nothing is decided on routers not looked at
         model = read(obj, self._settings)
-        before = rollout.load(model.status)
+        before = load(model.status)
         judgement = self._judges.judge(model, before, self._now().timestamp())
 
         world = self._observe(model, judgement)

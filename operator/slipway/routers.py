@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from slipway.api.base import duration_seconds
-from slipway.core import rollout, routing
+from slipway.core import routing
 from slipway.core.observation import RouterSeen, RoutesSeen, Symptom
 from slipway.core.routing import RouterState, Wanted
+from slipway.core.state import load
 from slipway.core.symptoms import diagnose
 from slipway.kube.api import Api, ApiError
 from slipway.kube.converge import HINDRANCE_RETRY_SECONDS, Converger
@@ -200,7 +201,7 @@ class Routers:
 
     def _wanted(self, model: Model, written: RouterState, hosts: tuple[str, ...]) -> Wanted | None:
         """Answer what a ModelDeployment asks of the routers; None where it cannot say: its status is lost."""
-        state = rollout.load(model.status)
+        state = load(model.status)
         before = written.routes.get(model.name)
         if before is not None and not state.active:
             return None

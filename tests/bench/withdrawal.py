@@ -21,7 +21,8 @@ from slipway.meter.statistics import Statistics
 
 WEIGHT = 25
 RATES = (30, 100)
-_STABLE_MS = 20
+# A Python model answers one request at a time: two pods take the load of either rate with room to spare.
+_STABLE_MS, _REPLICAS = 10, 2
 _INTERVALS = (10, 60)
 _POLL_SECONDS = 0.05
 _NAMESPACE = "bench"
@@ -150,7 +151,7 @@ def _body(name: str, source: str, version: str) -> Object:
     checks = [{"errorRate": {"max": "1%"}}, {"latency": {"percentile": 95, "relativeToStable": 1.5}}]
     rollout = {"strategy": "Canary", "steps": [{"weight": WEIGHT, "hold": "10m"}], "checks": checks}
     spec: dict[str, Any] = {
-        **models.spec(1),
+        **models.spec(1, _REPLICAS),
         "model": {"uri": f"configmap://{source}/model.py", "format": "Python", "version": version},
         "rollout": rollout,
     }

@@ -13,7 +13,8 @@ from slipway.core.clock import stamp
 from slipway.core.observation import RevisionSeen, RoutesSeen, Symptom
 from slipway.core.plan import Judgement, Plan, Step, Verdict, plan, replicas_for
 from slipway.core.revision import Target
-from slipway.core.rollout import State, World, decide, replicas, wake_after
+from slipway.core.rollout import decide, replicas, wake_after
+from slipway.core.state import State, World
 
 PLAN = Plan((Step(5, 60, judged=True), Step(50, 120, judged=True), Step(100)), step_seconds=3600)
 PASS = Judgement(Verdict.PASS, "Passed", "all checks pass")

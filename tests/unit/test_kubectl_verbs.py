@@ -21,7 +21,8 @@ from tests.unit.test_verbs import (
 from slipway.api.status import Request, Status, Verb
 from slipway.core.observation import Symptom
 from slipway.core.report import Subject, report
-from slipway.core.rollout import State, World, decide
+from slipway.core.rollout import decide
+from slipway.core.state import State, World
 from slipway.kubectl.verbs import Wanted, outcome, refusal, request
 
 SUBJECT = Subject("m", "ns", 1)

@@ -8,8 +8,8 @@ import pytest
 
 from slipway.api.spec import Spec
 from slipway.core.revision import target
-from slipway.core.rollout import State
 from slipway.core.routing import Route, RouterState, Wanted
+from slipway.core.state import State
 from slipway.manifests import children, envoy, model, router
 from slipway.manifests.pod import build_pod_template
 from slipway.model import Identity

@@ -10,7 +10,7 @@ from slipway.core.clock import stamp
 from slipway.core.observation import RevisionSeen, RouterSeen, RoutesSeen, Symptom
 from slipway.core.report import Subject, event, only_figures, report
 from slipway.core.revision import Target
-from slipway.core.rollout import State, World
+from slipway.core.state import State, World
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A, B = Target("m-a", "1", None), Target("m-b", "2", None)

@@ -16,8 +16,8 @@ from slipway.core import rollout, routing
 from slipway.core.observation import RevisionSeen, RouterSeen
 from slipway.core.plan import IMMEDIATE, Judgement, Plan, Step, Verdict
 from slipway.core.revision import Target
-from slipway.core.rollout import State, World
 from slipway.core.routing import RouterState, Wanted
+from slipway.core.state import State, World
 
 REVISIONS = ("m-a", "m-b", "m-c")
 TIMEOUT, DEADLINE = 30.0, 600.0

@@ -9,7 +9,8 @@ from slipway.api.status import Draining, RolloutStatus
 from slipway.core.clock import stamp
 from slipway.core.observation import RevisionSeen, RouterSeen, RoutesSeen, Symptom
 from slipway.core.revision import Target
-from slipway.core.rollout import State, World, decide, wake_after
+from slipway.core.rollout import decide, wake_after
+from slipway.core.state import State, World
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A, B, C = (Target(f"m-{letter}", letter, None) for letter in "abc")

@@ -10,7 +10,7 @@ from tests.unit.test_rollout_laws import REVISIONS, Canaries
 from slipway.api.status import Request, Verb
 from slipway.core.plan import Plan, Step
 from slipway.core.revision import Target
-from slipway.core.rollout import State, World
+from slipway.core.state import State, World
 
 
 class Steered(Canaries):

@@ -14,7 +14,8 @@ from slipway.core.observation import RevisionSeen
 from slipway.core.plan import Plan, Step
 from slipway.core.report import Subject, event, report
 from slipway.core.revision import Target
-from slipway.core.rollout import State, World, decide, load, replicas, wake_after
+from slipway.core.rollout import decide, replicas, wake_after
+from slipway.core.state import State, World, load
 
 ALL = {"m-b": 100}
 D = Target("m-d", "d", None)

@@ -8,7 +8,8 @@ from slipway.core import plan
 from slipway.core.clock import stamp
 from slipway.core.observation import Symptom
 from slipway.core.revision import Target
-from slipway.core.rollout import State, World, aim
+from slipway.core.state import State, World
+from slipway.core.verbs import aim
 
 Verdict = tuple[bool | None, str, str]
 

@@ -12,220 +12,21 @@ where it does not apply. What never breaks, whatever the rules do (tests/unit/te
 """
 
 import math
-from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import replace
 
-from slipway.api.status import Draining, HistoryEntry, Pinned, Request, RevisionStatus, RolloutStatus, Status, Verb
-from slipway.core.clock import stamp, stamp_up, to_datetime
-from slipway.core.observation import RevisionSeen, RoutesSeen
-from slipway.core.plan import IMMEDIATE, UNJUDGED, Judgement, Plan, Verdict, replicas_for
-from slipway.core.revision import Target
+from slipway.api.status import Draining, RolloutStatus
+from slipway.core.clock import stamp, stamp_up
+from slipway.core.plan import Verdict, replicas_for
+from slipway.core.state import State, World, ended, failed_with, withdraw
+from slipway.core.verbs import aim, obey, unpin
 
-HISTORY_MAX = 20
 # How often a step under way is looked at: measurements come without an event.
 JUDGE_SECONDS = 1.0
 # A router's count of requests in flight is as old as its scrape: an idle revision is believed after this long.
 IDLE_SECONDS = 3.0
 # Requests in flight end by their timeout. What a stuck count says after this much more is not waited for.
 DRAIN_MARGIN_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class World:
-    """All that the policy sees."""
-
-    target: Target | None
-    replicas: int
-    revisions: Mapping[str, RevisionSeen]
-    known: Mapping[str, Target]
-    routes: RoutesSeen
-    deadline_seconds: float
-    timeout_seconds: float
-    now: datetime
-    plan: Plan = IMMEDIATE
-    judgement: Judgement = UNJUDGED
-
-    def since(self, moment: str) -> float:
-        """Answer how many seconds ago a moment that status remembers was."""
-        return (self.now - to_datetime(moment)).total_seconds()
-
-    def seen(self, revision: str) -> RevisionSeen:
-        """Answer what is seen of a revision's pods; of one without a Deployment, none."""
-        return self.revisions.get(revision, RevisionSeen())
-
-
-@dataclass(frozen=True)
-class State:
-    """The roles of revisions: what status remembers of a rollout."""
-
-    stable: Target | None = None
-    candidate: Target | None = None
-    weight: int = 0
-    draining: tuple[Draining, ...] = ()
-    rollout: RolloutStatus | None = None
-    history: tuple[HistoryEntry, ...] = field(default=())
-    pinned: Pinned | None = None
-    handled: str = ""
-    request: Request | None = None
-
-    @property
-    def weights(self) -> dict[str, int]:
-        """Answer the percent of requests by revision: they sum to 100, or there are none while nothing serves yet."""
-        weights: dict[str, int] = {}
-        if self.candidate is not None and (self.weight or self.stable is not None):
-            weights[self.candidate.revision] = self.weight
-        if self.stable is not None:
-            weights[self.stable.revision] = 100 - self.weight
-        return weights
-
-    @property
-    def active(self) -> list[str]:
-        """Answer the revisions that have pods: stable, candidate and those that drain."""
-        roles = [role.revision for role in (self.stable, self.candidate) if role is not None]
-        return roles + [entry.revision for entry in self.draining]
-
-    @property
-    def step(self) -> int:
-        """Answer the step under way, counted from 1; 0 before the first."""
-        return self.rollout.step if self.rollout is not None and self.candidate is not None else 0
-
-
-def load(status: Status) -> State:
-    """Read the state that status remembers."""
-
-    def role(seen: RevisionStatus | None) -> Target | None:
-        return None if seen is None else Target(seen.revision, seen.version, seen.digest)
-
-    return State(
-        stable=role(status.stable),
-        candidate=role(status.candidate),
-        weight=status.candidate.weight if status.candidate else 0,
-        draining=tuple(status.draining),
-        rollout=status.rollout,
-        history=tuple(status.history),
-        pinned=status.pinned,
-        handled=status.handled,
-        request=status.request,
-    )
-
-
-def _ended(state: State, world: World, revision: Target, outcome: str, message: str | None = None) -> tuple[HistoryEntry, ...]:
-    entry = HistoryEntry.model_validate(
-        {
-            "revision": revision.revision,
-            "version": revision.version,
-            "digest": revision.digest,
-            "outcome": outcome,
-            "at": stamp(world.now),
-            "message": message,
-        }
-    )
-    return (entry, *state.history)[:HISTORY_MAX]
-
-
-def _withdraw(state: State) -> State:
-    """Take the candidate out: all weight back to stable, its pods drained."""
-    assert state.candidate is not None  # noqa: S101 - every caller checked it
-    leaving = Draining(revision=state.candidate.revision)
-    return replace(state, candidate=None, weight=0, rollout=None, draining=(*state.draining, leaving))
-
-
-def obey(state: State, world: World) -> State | None:
-    """Somebody asked for something (`kubectl slipway`): it is done once. What makes no sense now is passed over."""
-    request = state.request
-    if request is None or request.at == state.handled:
-        return None
-    state = replace(state, handled=request.at)
-    return _VERBS[request.verb](state, world, request) or state
-
-
-def _promote_on_request(state: State, world: World, request: Request) -> State | None:
-    """The step under way counts as passed; with `full` all that are left."""
-    if state.candidate is None or state.rollout is None:
-        return None
-    forced = len(world.plan.steps) if request.full else max(state.step, 1)
-    return _resumed(state, world, {"forced": forced, "forced_by": request.by})
-
-
-def _abort_on_request(state: State, world: World, request: Request) -> State | None:
-    """The candidate is withdrawn."""
-    if state.candidate is None or state.stable is None:
-        return None
-    if world.target is not None and world.target.revision == state.stable.revision:
-        state = replace(state, pinned=None)  # it was a rollback that is called off: the spec's revision serves all along
-    return _failed(state, world, "Aborted", f"aborted by {request.by or 'request'}")
-
-
-def _pause_on_request(state: State, world: World, request: Request) -> State | None:
-    """No step begins until Resume or Promote. Where nothing serves yet there is no step, and nothing to hold back."""
-    if state.candidate is None or state.stable is None or state.rollout is None:
-        return None
-    return replace(state, rollout=state.rollout.model_copy(update={"paused": True}))
-
-
-def _resume_on_request(state: State, world: World, request: Request) -> State | None:
-    """Steps begin again."""
-    return None if state.candidate is None else _resumed(state, world, {})
-
-
-def _resumed(state: State, world: World, update: dict[str, object]) -> State | None:
-    """Answer the state with a rollout that goes on: if it was paused, its deadlines count from now."""
-    if state.rollout is None:
-        return None
-    resumed = stamp(world.now) if state.rollout.paused else state.rollout.resumed
-    return replace(state, rollout=state.rollout.model_copy(update={**update, "paused": False, "resumed": resumed}))
-
-
-def _retry_on_request(state: State, world: World, request: Request) -> State | None:
-    """What the spec asks for is tried again, though it failed or was rolled back from."""
-    failed = state.rollout is not None and state.rollout.outcome
-    return replace(state, pinned=None, rollout=None if failed else state.rollout)
-
-
-def _roll_back_on_request(state: State, world: World, request: Request) -> State | None:
-    """A kept revision serves again, and the spec's is refused."""
-    if world.target is None or state.stable is None:
-        return None
-    if request.revision is None and state.candidate is not None:
-        return _abort_on_request(state, world, request)
-    revision = request.revision or served_before(state.history, world.known, state.stable.revision, world.target.revision)
-    if revision is None or revision not in world.known or revision == world.target.revision:
-        return None
-    pinned = Pinned(revision=revision, instead_of=world.target.revision, by=request.by, at=stamp(world.now))
-    failed = state.rollout is not None and state.rollout.outcome
-    return replace(state, pinned=pinned, rollout=None if failed else state.rollout)
-
-
-def served_before(history: Iterable[HistoryEntry], known: Container[str], *than: str) -> str | None:
-    """Answer the kept revision that served last, other than some; None where there is none."""
-    served = (entry.revision for entry in history if entry.outcome == "Served")
-    return next((revision for revision in served if revision in known and revision not in than), None)
-
-
-_VERBS: Mapping[Verb, Callable[[State, World, Request], State | None]] = {
-    Verb.PROMOTE: _promote_on_request,
-    Verb.ABORT: _abort_on_request,
-    Verb.PAUSE: _pause_on_request,
-    Verb.RESUME: _resume_on_request,
-    Verb.RETRY: _retry_on_request,
-    Verb.ROLLBACK: _roll_back_on_request,
-}
-
-
-def unpin(state: State, world: World) -> State | None:
-    """The spec asks for another revision than the one that was rolled back from, or the pinned one is no longer kept."""
-    if state.pinned is None or world.target is None:
-        return None
-    kept = state.pinned.revision in world.known
-    return None if kept and world.target.revision == state.pinned.instead_of else replace(state, pinned=None)
-
-
-def aim(state: State, world: World) -> World:
-    """Answer the world as the rules see it: a pinned revision is what is asked for, and takes over at once."""
-    if state.pinned is None or world.target is None or state.pinned.revision not in world.known:
-        return world
-    return replace(world, target=world.known[state.pinned.revision], plan=IMMEDIATE, judgement=UNJUDGED)
 
 
 def recover(state: State, world: World) -> State | None:
@@ -256,14 +57,14 @@ def cancel(state: State, world: World) -> State | None:
         return None
     if state.candidate is None:
         return replace(state, rollout=None) if state.rollout else None
-    return replace(_withdraw(state), history=_ended(state, world, state.candidate, "Cancelled", _rolled_back(state)))
+    return replace(withdraw(state), history=ended(state, world, state.candidate, "Cancelled", _rolled_back(state)))
 
 
 def supersede(state: State, world: World) -> State | None:
     """The spec asks for a third revision: the candidate is withdrawn, stable stays stable."""
     if world.target is None or state.candidate is None or world.target.revision == state.candidate.revision:
         return None
-    return replace(_withdraw(state), history=_ended(state, world, state.candidate, "Superseded", _rolled_back(state)))
+    return replace(withdraw(state), history=ended(state, world, state.candidate, "Superseded", _rolled_back(state)))
 
 
 def _rolled_back(state: State) -> str | None:
@@ -295,7 +96,7 @@ def lose(state: State, world: World) -> State | None:
         return None
     symptom = world.seen(state.candidate.revision).symptom
     reason, message = (symptom.reason, symptom.message) if symptom else ("NoReadyPod", "its last ready pod is gone")
-    return _failed(state, world, reason, message)
+    return failed_with(state, world, reason, message)
 
 
 def judge(state: State, world: World) -> State | None:
@@ -306,12 +107,12 @@ def judge(state: State, world: World) -> State | None:
         return None
     judgement = world.judgement
     if judgement.verdict == Verdict.FAIL:
-        return _failed(state, world, judgement.reason, judgement.message)
+        return failed_with(state, world, judgement.reason, judgement.message)
     paused = state.rollout is not None and state.rollout.paused
     overdue = not paused and _waited_seconds(state, world) >= world.plan.step_seconds
     if judgement.verdict == Verdict.WAIT and overdue:
         message = f"step {state.step} found no clear result within {world.plan.step_seconds:g} s: {judgement.message}"
-        return _failed(state, world, judgement.reason, message)
+        return failed_with(state, world, judgement.reason, message)
     return None
 
 
@@ -326,15 +127,7 @@ def fail(state: State, world: World) -> State | None:
     symptom = world.seen(state.candidate.revision).symptom
     reason = symptom.reason if symptom else "ProgressDeadlineExceeded"
     message = symptom.message if symptom else f"not ready within {world.deadline_seconds:g} s"
-    return _failed(state, world, reason, message)
-
-
-def _failed(state: State, world: World, reason: str, message: str) -> State:
-    assert state.candidate is not None  # noqa: S101 - every caller checked it
-    assert state.rollout is not None  # noqa: S101 - a candidate has one
-    ended = {"outcome": "Failed", "reason": reason, "message": message}
-    failed = state.rollout.model_copy(update={**ended, "checks": list(world.judgement.checks)})
-    return replace(_withdraw(state), rollout=failed, history=_ended(state, world, state.candidate, "Failed", message))
+    return failed_with(state, world, reason, message)
 
 
 def align(state: State, world: World) -> State | None:
@@ -386,7 +179,7 @@ def promote(state: State, world: World) -> State | None:
         weight=0,
         rollout=None,
         draining=(*state.draining, *was),
-        history=_ended(state, world, state.candidate, "Served", _served_by(state)),
+        history=ended(state, world, state.candidate, "Served", _served_by(state)),
     )
 
 

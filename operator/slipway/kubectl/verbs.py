@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from slipway.api.status import ConditionType, Request, Status, Verb
-from slipway.core.rollout import served_before
+from slipway.core.verbs import served_before
 from slipway.kubectl.show import named
 
 

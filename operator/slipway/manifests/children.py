@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from slipway.api.spec import Spec
 from slipway.core import rollout
-from slipway.core.rollout import State, World
+from slipway.core.state import State, World
 from slipway.manifests import labels, model
 from slipway.settings import Settings
 
