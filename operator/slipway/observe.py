@@ -10,7 +10,7 @@ from slipway.core.observation import RevisionSeen, RoutesSeen
 from slipway.core.plan import Judgement
 from slipway.core.revision import Target
 from slipway.core.state import World
-from slipway.core.symptoms import diagnose, stage
+from slipway.core.symptoms import diagnose, pod_ready, stage
 from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD
 from slipway.kube.store import Store
 from slipway.manifests.labels import REVISION_LABEL
@@ -56,14 +56,6 @@ def observe(
         now=now,
         plan=model.plan,
         judgement=judgement,
-    )
-
-
-def pod_ready(pod: dict[str, Any]) -> bool:
-    """Tell whether Services send requests to the pod."""
-    return not pod["metadata"].get("deletionTimestamp") and any(
-        condition["type"] == "Ready" and condition["status"] == "True"
-        for condition in pod.get("status", {}).get("conditions", ())
     )
 
 

@@ -11,7 +11,7 @@ from slipway.core import routing
 from slipway.core.observation import RouterSeen, RoutesSeen, Symptom
 from slipway.core.routing import RouterState, Wanted
 from slipway.core.state import load
-from slipway.core.symptoms import diagnose
+from slipway.core.symptoms import diagnose, pod_ready
 from slipway.kube.api import Api, ApiError
 from slipway.kube.converge import HINDRANCE_RETRY_SECONDS, Converger
 from slipway.kube.kinds import (
@@ -27,7 +27,6 @@ from slipway.kube.store import Store
 from slipway.manifests import labels, router
 from slipway.meter.meter import Meter, RouterPod
 from slipway.model import Model, read
-from slipway.observe import pod_ready
 from slipway.queue import Key, WorkQueue
 from slipway.settings import Settings
 

@@ -19,13 +19,13 @@ from slipway import logs, settings
 from slipway.app import App
 from slipway.core import routing
 from slipway.core.observation import RouterSeen
+from slipway.core.symptoms import pod_ready
 from slipway.kube.api import Api
 from slipway.kube.kinds import CONFIG_MAP, POD
 from slipway.kube.store import Store
 from slipway.manifests import labels, router
 from slipway.meter import meter
 from slipway.meter.statistics import Statistics
-from slipway.observe import pod_ready
 from slipway.queue import Key, WorkQueue
 
 _LOOK_SECONDS = 0.02

@@ -126,7 +126,7 @@ def stage(pods: Iterable[Pod], now: datetime) -> Symptom | None:
     """
     for pod in pods:
         fetch = next((each for each in pod.get("status", {}).get("initContainerStatuses", ()) if each["name"] == "fetch"), None)
-        if fetch is None or pod["metadata"].get("deletionTimestamp") or _ready(pod):
+        if fetch is None or pod["metadata"].get("deletionTimestamp") or pod_ready(pod):
             continue
         state = fetch.get("state", {})
         running, ended = state.get("running"), state.get("terminated")
@@ -145,8 +145,12 @@ def _lasts(since: str | None, now: datetime) -> bool:
     return since is not None and (now - to_datetime(since)).total_seconds() >= STAGE_SECONDS
 
 
-def _ready(pod: Pod) -> bool:
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in pod.get("status", {}).get("conditions", ()))
+def pod_ready(pod: Pod) -> bool:
+    """Tell whether Services send requests to the pod."""
+    return not pod["metadata"].get("deletionTimestamp") and any(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for condition in pod.get("status", {}).get("conditions", ())
+    )
 
 
 def _containers(pod: Pod) -> list[Container]:
