@@ -25,7 +25,7 @@ class Judges:
     def judge(self, model: Model, state: State, at: float) -> Judgement:
         """Answer the verdict at `at` (seconds) on the step under way; without one that is judged, none is needed."""
         key = model.namespace, model.name
-        if state.stable is None or state.candidate is None or state.rollout is None or not state.weight:
+        if state.stable is None or state.candidate is None or state.rollout is None:
             self.forget(key)
             return UNJUDGED
         subject = state.candidate.revision, state.stable.revision, model.plan.bounds
@@ -33,9 +33,12 @@ class Judges:
         in_flight = (mine.in_flight, theirs.in_flight) if mine.reliable and self._same_routers(key) else None
         totals = Got(*(self._total(model, each) for each in subject[:2]), in_flight=in_flight, at=at)
         known, evidence = self._evidence.get(key, (None, None))
-        if evidence is None or known != subject:
+        if evidence is None or known != subject or not state.weight:
             before = self._figures(model, state.stable.revision, HISTORY_SECONDS)
             evidence = Evidence.begin(model.plan, state.step, totals, Slice(0.0, 0.0, before.counts, before.latency))
+        if not state.weight:  # what callers get from its first request on counts, however soon they all wait for it
+            self._evidence[key] = subject, evidence
+            return UNJUDGED
         live = state.rollout.step_since is not None
         evidence = evidence.add(state.step, totals, live=live, alone=live and state.weight == 100)
         self._evidence[key] = subject, evidence

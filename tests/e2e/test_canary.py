@@ -185,7 +185,7 @@ def test_bad(shared_namespace: Namespace, request: pytest.FixtureRequest, how: s
     churn = serve(shared_namespace, request)
     stable = churn.revision
     bad = canary(misbehaving(shared_namespace, request.node.callspec.id, how), 10, 50, hold="60s")
-    bad["routing"] = {"timeout": "5s"}
+    bad["routing"] = {"timeout": "15s"}  # what hangs is told long before it has timed out
     with load_on(churn) as load, applied_every_second(churn, bad):
         watched = Watched(churn)
         live = watched.await_live(1)

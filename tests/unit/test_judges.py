@@ -89,6 +89,17 @@ def test_a_bad_candidate_is_told_and_another_rollout_begins_anew(judges: Judges,
     assert look(6.0) == "InsufficientRequests", "another try of it: anew"
 
 
+def test_callers_who_all_wait_for_the_candidate_at_once_are_evidence(judges: Judges, meter: Counted) -> None:
+    """Its first requests take every caller with them, before the weight is looked at again: stable gets none any more."""
+    before = replace(CANARY, weight=0, rollout=ROLLING.model_copy(update={"step": 0, "step_since": None}))
+    meter.answer("m-a", 100)
+    assert judges.judge(model(), before, 1.0) == UNJUDGED
+    meter.answer("m-a", 80)
+    meter.in_flight["m-b"] = 8
+    told = [judges.judge(model(), CANARY, float(second)).reason for second in range(2, 6)]
+    assert told[-1] == "LatencyTooHigh"
+
+
 @pytest.mark.parametrize(("replaced", "reason"), [(False, "LatencyTooHigh"), (True, "InsufficientRequests")])
 def test_what_a_router_took_with_it_does_not_hang(judges: Judges, meter: Counted, replaced: bool, reason: str) -> None:
     meter.answer("m-a", 100)
