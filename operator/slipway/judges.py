@@ -33,10 +33,10 @@ class Judges:
         in_flight = (mine.in_flight, theirs.in_flight) if mine.reliable and self._same_routers(key) else None
         totals = Got(*(self._total(model, each) for each in subject[:2]), in_flight=in_flight, at=at)
         known, evidence = self._evidence.get(key, (None, None))
-        if evidence is None or known != subject or not state.weight:
+        if evidence is None or known != subject or not state.step:
             before = self._figures(model, state.stable.revision, HISTORY_SECONDS)
             evidence = Evidence.begin(model.plan, state.step, totals, Slice(0.0, 0.0, before.counts, before.latency))
-        if not state.weight:  # what callers get from its first request on counts, however soon they all wait for it
+        if not state.step:  # what callers get from its first request on counts, however soon they all wait for it
             self._evidence[key] = subject, evidence
             return UNJUDGED
         live = state.rollout.step_since is not None

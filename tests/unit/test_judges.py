@@ -19,6 +19,7 @@ from slipway.judges import Judges
 A, B = Target("m-a", "", None), Target("m-b", "", None)
 ROLLING = RolloutStatus(revision="m-b", since="2026-01-01T00:00:00Z", step=1, steps=2, step_since="2026-01-01T00:00:01Z")
 CANARY = State(stable=A, candidate=B, weight=25, rollout=ROLLING)
+BEFORE = replace(CANARY, weight=0, rollout=ROLLING.model_copy(update={"step": 0, "step_since": None}))
 
 
 class Counted:
@@ -61,7 +62,7 @@ def judges(meter: Counted) -> Judges:
     return Judges(cast("Any", meter))
 
 
-@pytest.mark.parametrize("state", [State(stable=A), replace(CANARY, weight=0), replace(CANARY, stable=None)])
+@pytest.mark.parametrize("state", [State(stable=A), BEFORE, replace(CANARY, stable=None)])
 def test_nothing_is_judged_without_two_that_answer(judges: Judges, meter: Counted, state: State) -> None:
     meter.answer("m-b", 100, errors=100)
     assert judges.judge(model(), state, 1.0) == UNJUDGED
@@ -85,15 +86,14 @@ def test_a_bad_candidate_is_told_and_another_rollout_begins_anew(judges: Judges,
     assert look(2.0) == "ErrorRateTooHigh"
     assert look(3.0, plan=replace(PLAN, min_requests=7)) == "ErrorRateTooHigh", "the same checks, the same evidence"
     assert look(4.0, plan=replace(PLAN, bounds=(ERRORS, P95))) == "InsufficientRequests", "other checks: anew"
-    look(5.0, replace(CANARY, weight=0))
+    look(5.0, BEFORE)
     assert look(6.0) == "InsufficientRequests", "another try of it: anew"
 
 
 def test_callers_who_all_wait_for_the_candidate_at_once_are_evidence(judges: Judges, meter: Counted) -> None:
     """Its first requests take every caller with them, before the weight is looked at again: stable gets none any more."""
-    before = replace(CANARY, weight=0, rollout=ROLLING.model_copy(update={"step": 0, "step_since": None}))
     meter.answer("m-a", 100)
-    assert judges.judge(model(), before, 1.0) == UNJUDGED
+    assert judges.judge(model(), BEFORE, 1.0) == UNJUDGED
     meter.answer("m-a", 80)
     meter.in_flight["m-b"] = 8
     told = [judges.judge(model(), CANARY, float(second)).reason for second in range(2, 6)]
