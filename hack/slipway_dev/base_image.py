@@ -16,6 +16,7 @@ from slipway_dev.processes import run
 from slipway_dev.store import REGISTRY
 
 REGISTRY_IMAGE = "docker.io/library/python:3.11-slim-bookworm"
+BASE = "base"  # the name of the image made here
 REGISTRY_PROBE = "https://registry-1.docker.io/v2/"
 PROBE_TIMEOUT_SECONDS = 3.0
 SUITE = "bookworm"
@@ -42,7 +43,7 @@ def base(builder: Engine) -> tuple[str, str]:
             return REGISTRY_IMAGE, identity
         say(f"{REGISTRY_IMAGE} cannot be pulled here: making a base image with debootstrap")
         _debootstrap()
-    reference = f"{REGISTRY}/base:{archive.parent.name}"
+    reference = f"{REGISTRY}/{BASE}:{archive.parent.name}"
     if builder.image_id(reference) is None:
         with step("importing the base image"):
             builder.import_root(archive, reference)

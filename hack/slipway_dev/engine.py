@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -40,6 +41,10 @@ class Engine(ABC):
     def save(self, reference: str, archive: Path) -> None:
         """Write an image into a docker archive."""
 
+    @abstractmethod
+    def prune(self, registry: str, wanted: Callable[[str], bool]) -> int:
+        """Remove a registry's images but those whose references are wanted; answer how many they were."""
+
 
 class Docker(Engine):
     """A Docker engine."""
@@ -68,6 +73,12 @@ class Docker(Engine):
         """See Engine."""
         run(["docker", "save", "--output", archive, reference])
 
+    def prune(self, registry: str, wanted: Callable[[str], bool]) -> int:
+        """See Engine. What other images leave dangling is not ours to remove."""
+        command = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={registry}/*"]
+        unwanted = [reference for reference in run(command).split() if not wanted(reference)]
+        return sum(_output_or_none(["docker", "image", "rm", reference]) is not None for reference in unwanted)
+
 
 class Buildah(Engine):
     """Buildah. One user at a time: its store is shared by all who build with this cache folder."""
@@ -95,12 +106,13 @@ class Buildah(Engine):
 
     def import_root(self, archive: Path, reference: str) -> None:
         """See Engine."""
-        container = self._run("from", "scratch").strip()
-        try:
-            self._run("add", "--quiet", container, archive, "/")
-            self._run("commit", "--quiet", container, reference)
-        finally:
-            self._run("rm", container)
+        with lock(self._lock):
+            container = run([*self._command, "from", "scratch"]).strip()
+            try:
+                run([*self._command, "add", "--quiet", container, archive, "/"])
+                run([*self._command, "commit", "--quiet", container, reference])
+            finally:
+                run([*self._command, "rm", container])
 
     def load(self, archive: Path) -> None:
         """See Engine."""
@@ -114,6 +126,17 @@ class Buildah(Engine):
     def save(self, reference: str, archive: Path) -> None:
         """See Engine."""
         self._run("push", "--quiet", reference, f"docker-archive:{archive}:{reference}")
+
+    def prune(self, registry: str, wanted: Callable[[str], bool]) -> int:
+        """See Engine. Also removes what nothing names: layers that no image rests on, containers of builds that were killed."""
+        with lock(self._lock):
+            run([*self._command, "rm", "--all"])
+            command = [*self._command, "images", "--format", "{{.Name}}:{{.Tag}}", "--filter", f"reference={registry}/*"]
+            unwanted = [reference for reference in run(command).split() if not wanted(reference)]
+            if unwanted:
+                run([*self._command, "rmi", *unwanted])
+            run([*self._command, "rmi", "--prune"])
+            return len(unwanted)
 
 
 @cache

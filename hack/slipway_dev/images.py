@@ -5,16 +5,19 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slipway_dev.base_image import base, base_identity
-from slipway_dev.cache import content_key, entry, files_below
-from slipway_dev.console import CommandError, step
+from slipway_dev.base_image import BASE, base, base_identity
+from slipway_dev.cache import content_key, entry, files_below, is_wanted, prune
+from slipway_dev.console import CommandError, say, step
 from slipway_dev.engine import engine
-from slipway_dev.paths import REPOSITORY, architecture
+from slipway_dev.paths import REPOSITORY, architecture, cache_folder
 from slipway_dev.processes import run
 from slipway_dev.python import image_packages
 from slipway_dev.store import REGISTRY, Image, archive_folder
 
 LAYOUT = "1"  # part of the key: change it with the way images are built
+KEPT = 4  # images of each name, those used last
+# What was used so lately stays as well: its reference may be in the hands of a command that has not begun yet.
+RECENT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,22 @@ def build(product: Product) -> Image:
     reference = f"{REGISTRY}/{product.name}:{tag}"
     folder = entry("images", archive_folder(product.name, tag), lambda folder: _build(product, ours, reference, folder))
     return Image(reference, folder / "image.tar")
+
+
+def prune_old() -> None:
+    """Remove what was built long ago, from the cache and from the engine, and say what that freed in the cache folder."""
+    free = shutil.disk_usage(cache_folder()).free
+    archives = prune("images", KEPT, RECENT_SECONDS)
+    if not archives:
+        return
+    images = engine().prune(REGISTRY, _has_archive)
+    freed = max(shutil.disk_usage(cache_folder()).free - free, 0) / 1e9
+    say(f"old images removed: {len(archives)} from the cache, {images} from the engine's store; {freed:.1f} GB freed")
+
+
+def _has_archive(reference: str) -> bool:
+    name, _, tag = reference.rpartition("/")[2].partition(":")
+    return is_wanted("base", tag) if name == BASE else is_wanted("images", archive_folder(name, tag))
 
 
 def _key(product: Product, base_identity: str) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slipway_dev.console import CommandError
-from slipway_dev.images import PRODUCTS, build, custom, products_named
+from slipway_dev.images import KEPT, PRODUCTS, build, custom, products_named, prune_old
 
-DESCRIPTION = """\
+DESCRIPTION = f"""\
 Build images from their Dockerfiles, with docker where an engine answers, else with buildah. The tag is a hash of the
-content, the result an archive in the cache folder that `hack/cluster load` takes by the printed reference.
+content, the result an archive in the cache folder that `hack/cluster load` takes by the printed reference. Of each name
+the {KEPT} images used last are kept, and whatever was used in the last hour.
 """
 
 
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dockerfile = (options.dockerfile or context / "Dockerfile").resolve()
         products = [custom(options.name, context, dockerfile, options.requirements, options.base)]
     references = {product.name: build(product).reference for product in products}
+    prune_old()
     if options.json:
         print(json.dumps(references, indent=1))
     else:

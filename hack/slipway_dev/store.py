@@ -10,13 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slipway_dev.cache import content_key, entry, lock
+from slipway_dev.cache import content_key, entry, lock, prune
 from slipway_dev.console import CommandError, step, wait_for
 from slipway_dev.paths import cache_folder
 from slipway_dev.processes import run, spawn
 
 REGISTRY = "slipway.local"
 TEMPLATES_KEPT = 4
+TEMPLATE_RECENT_SECONDS = 60.0  # a node is given its files within that time
 MANAGED = "io.cri-containerd.image=managed"  # the label by which containerd's CRI plugin says that it knows an image
 
 
@@ -50,6 +51,7 @@ def find(image: str) -> Image:
     archive = cache_folder() / "images" / archive_folder(name, tag) / "image.tar"
     if not archive.exists():
         raise CommandError(f"no image {image} in the cache: `hack/images build` prints the references, a path works too")
+    os.utime(archive.parent)  # the least recently used one goes first
     return Image(f"{REGISTRY}/{name}:{tag}", archive)
 
 
@@ -88,18 +90,14 @@ def template(pause: Image, images: Sequence[Image]) -> Path:
             if nearest is not None:
                 seed(nearest, folder / "containerd")
             _import_offline(folder / "containerd", wanted)
-            for old in _templates()[:-TEMPLATES_KEPT]:
-                shutil.rmtree(old)
+            prune("nodes", TEMPLATES_KEPT, TEMPLATE_RECENT_SECONDS)
 
-    folder = entry("nodes", content_key([version, *sorted(wanted)]), build)
-    os.utime(folder)  # the least recently used one goes first
-    return folder
+    return entry("nodes", content_key([version, *sorted(wanted)]), build)
 
 
 def _templates() -> list[Path]:
-    """Return the templates in the cache, the least recently used first."""
-    folders = (cache_folder() / "nodes").glob("[!.]*")
-    return sorted(folders, key=lambda folder: folder.stat().st_mtime)
+    """Return the templates in the cache."""
+    return list((cache_folder() / "nodes").glob("[!.]*"))
 
 
 def held_by(template_folder: Path) -> set[str]:

@@ -3,18 +3,22 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from slipway_dev import go, python, scratch, tools
-from slipway_dev.cache import content_key, entry
+from slipway_dev import go, images, python, scratch, tools
+from slipway_dev.cache import content_key, entry, lock, prune
 from slipway_dev.catalog import TOOLS, fill, tools_named, version_in
 from slipway_dev.console import CommandError
 from slipway_dev.download import checksum_for
 from slipway_dev.images import PRODUCTS, custom
 from slipway_dev.paths import GO_MODULES
+from slipway_dev.store import find
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +70,74 @@ def test_an_entry_that_fails_leaves_nothing(cache_folder: Path) -> None:
     with pytest.raises(CommandError):
         entry("kind", "key", build)
     assert list((cache_folder / "kind").iterdir()) == []
+
+
+def image_used(cache_folder: Path, key: str, uses_ago: int) -> Path:
+    """Make an image's entry that was used last so many steps before what was used lately."""
+    folder = cache_folder / "images" / key
+    folder.mkdir(parents=True)
+    (folder / "image.tar").write_text(key)
+    used = time.time() - images.RECENT_SECONDS - 60 * (1 + uses_ago)
+    os.utime(folder, (used, used))
+    return folder
+
+
+def left(cache_folder: Path) -> set[str]:
+    return {folder.name for folder in (cache_folder / "images").iterdir()}
+
+
+def test_of_each_name_the_entries_used_last_are_kept(cache_folder: Path) -> None:
+    for name in ("operator", "server-gpu"):
+        for number in range(4):
+            image_used(cache_folder, f"{name}-{number}", number)
+    image_used(cache_folder, "server-9", 9)
+    find("slipway.local/operator:3")
+    entry("images", "server-gpu-2", lambda folder: pytest.fail(f"{folder} is built again"))
+    assert prune("images", 2, images.RECENT_SECONDS) == ["operator-1", "operator-2", "server-gpu-1", "server-gpu-3"]
+    assert left(cache_folder) == {"operator-0", "operator-3", "server-gpu-0", "server-gpu-2", "server-9"}
+
+
+def test_an_entry_in_use_is_not_removed(cache_folder: Path) -> None:
+    image_used(cache_folder, "operator-held", 1)
+    image_used(cache_folder, "operator-old", 2)
+    os.utime(image_used(cache_folder, "operator-late", 0))
+    with lock(cache_folder / "locks" / "images-operator-held"):
+        assert prune("images", 0, images.RECENT_SECONDS) == ["operator-old"]
+    assert left(cache_folder) == {"operator-held", "operator-late"}
+
+
+def test_what_a_killed_process_left_unfinished_is_removed(cache_folder: Path) -> None:
+    def build(folder: Path) -> None:
+        (cache_folder / "images" / ".new-server-killed-x1y2z3_4").mkdir()
+        assert prune("images", 4, images.RECENT_SECONDS) == []
+        assert left(cache_folder) == {folder.name}, "what is being built stays, what nobody builds goes"
+
+    entry("images", "server-1", build)
+    assert left(cache_folder) == {"server-1"}
+
+
+def test_the_engine_loses_the_images_without_an_archive(
+    cache_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = images.KEPT
+    for number in range(kept + 1):
+        image_used(cache_folder, f"operator-{number}", number)
+    (cache_folder / "base" / "b1").mkdir(parents=True)
+    asked: dict[str, bool] = {}
+
+    class Engine:
+        def prune(self, registry: str, wanted: Callable[[str], bool]) -> int:
+            for each in (f"operator:{kept}", "operator:0", "operator:building", "base:b1", "base:b0"):
+                asked[each] = wanted(f"{registry}/{each}")
+            return 2
+
+    monkeypatch.setattr(images, "engine", Engine)
+    with lock(cache_folder / "locks" / "images-operator-building"):
+        images.prune_old()
+    assert asked == {f"operator:{kept}": False, "operator:0": True, "operator:building": True, "base:b1": True, "base:b0": False}
+    assert "1 from the cache, 2 from the engine's store" in capsys.readouterr().err
+    images.prune_old()
+    assert not capsys.readouterr().err, "there is nothing old any more"
 
 
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS.keys())
