@@ -183,7 +183,9 @@ def _add_serve(commands: "Commands") -> None:
     one.add_argument("--max-elements", type=_positive, default=16_777_216, help="elements of a request's tensors together")
     one.add_argument("--request-timeout", type=_seconds, default=60.0, help="seconds to read a request, and to answer it")
     together = serve.add_argument_group("limits of all requests together")
-    together.add_argument("--max-connections", type=_positive, default=4096, help="open connections; more get a 503")
+    together.add_argument(
+        "--max-connections", type=_positive, default=4096, help="open connections; one more ends an idle one, or gets a 503"
+    )
     together.add_argument("--max-concurrency", type=_positive, default=512, help="requests held at once; more get a 429")
     together.add_argument(
         "--max-buffered",

@@ -306,9 +306,11 @@ class _Cost:
             pace = _FOLLOW if expected < INLINE_SECONDS else _FALL
             expected += (_RISE if sure and seconds > expected else pace) * (seconds - expected)
         self._seconds[size] = expected
-        for smaller in range(size):  # those take no longer, and may not have been made alone for a while
+        for smaller in range(size - 1, -1, -1):  # those take no longer, and may not have been made alone for a while
             known = self._seconds[smaller]
-            if known is not None and known > expected:
+            if known is not None:
+                if known <= expected:
+                    break
                 self._seconds[smaller] = expected
 
     def _guess(self, size: int) -> float:

@@ -114,8 +114,8 @@ def _list(uri: ModelURI, options: argparse.Namespace) -> Listing:
     from slipway_server.sources.credentials import Credentials
     from slipway_server.sources.network import Network
 
-    network = Network(options.allow_networks)
     credentials = Credentials(options.credentials_dir)
+    network = Network(options.allow_networks, credentials.authorities())
     match uri.scheme:
         case "hf":
             from slipway_server.sources import huggingface

@@ -37,8 +37,8 @@ _BATCH = _SECONDS_SUM + 1
 _BATCH_SUM = _BATCH + len(BATCH_BUCKETS) + 1
 _QUEUE = _BATCH_SUM + 1
 _QUEUE_SUM = _QUEUE + len(BUCKETS_SECONDS) + 1
-_ROWS, _ABANDONED, IN_FLIGHT, BUFFERED, _CONNECTIONS, _LOAD_SECONDS, _PID, _READY = range(_QUEUE_SUM + 1, _QUEUE_SUM + 9)
-_COLUMNS = _READY + 1
+_ROWS, _ABANDONED, IN_FLIGHT, BUFFERED, _CONNECTIONS, _LOAD_SECONDS, _PID, _READY, _SAID = range(_QUEUE_SUM + 1, _QUEUE_SUM + 10)
+_COLUMNS = _SAID + 1
 _ERROR_AT = {status: _CLASSES.index(name) for status, name in ERRORS.items()}
 _OTHER = len(_CLASSES) - 1
 
@@ -73,6 +73,18 @@ class Table:
     def ready(self) -> int:
         """Workers that have loaded the model."""
         return int(self._sum(_READY))
+
+    def is_ready(self, worker: int) -> bool:
+        """Whether this one has."""
+        return bool(self.row(worker)[_READY])
+
+    def say_why(self, worker: int) -> None:
+        """A worker has reported why it ends."""
+        self.row(worker)[_SAID] = 1
+
+    def has_said_why(self, worker: int) -> bool:
+        """Whether it has, so that nobody else need do it."""
+        return bool(self.row(worker)[_SAID])
 
     def all_ready(self) -> bool:
         """Whether all workers have once been ready: the others serve while one that ended is started again."""
@@ -131,7 +143,7 @@ class Table:
         single("batch_rows_total", "counter", "Rows run.", self._sum(_ROWS))
         text = "Time an inference request waited for its run, from its body being read."
         histogram("queue_duration_seconds", text, BUCKETS_SECONDS, _QUEUE)
-        text = "Time to load the model and run it once, its trial aside; the slowest worker's."
+        text = "Time to load the model and run it once; the slowest worker's."
         single("model_load_seconds", "gauge", text, max(self._cells[_LOAD_SECONDS::_COLUMNS]))
         name = family("model_info", "gauge", "The model served; always 1.")
         labels = ",".join(f'{key}="{_escape(value)}"' for key, value in self.info.items())

@@ -232,20 +232,29 @@ def _flatten(spec: TensorSpec, shape: Sequence[int], values: list[Any]) -> list[
     return values
 
 
-def to_json(array: Array) -> bytes:
-    """The elements as JSON lists nested as the array is (flatten it before where the form wants them flat).
+JSON_ARRAYS = orjson.OPT_SERIALIZE_NUMPY
+"""The option of orjson.dumps with which it takes what `for_json` answers."""
+
+
+def for_json(array: Array) -> "Array | orjson.Fragment":
+    """The elements as orjson.dumps takes them, with JSON_ARRAYS, nested as the array is.
 
     FP32 and narrower numbers have the shortest digits that read back as the same number. NaN and infinities, which JSON
     lacks, become null. Text must be UTF-8, UnicodeError otherwise.
     """
-    if not array.ndim:
-        return to_json(array.reshape(1))[1:-1]
     kind = array.dtype.kind
     if kind in "OUS":
-        return msgspec.json.encode(_as_text(array.tolist()))
+        return orjson.Fragment(msgspec.json.encode(_as_text(array.tolist())))
     if array.dtype.itemsize <= 2 and kind not in "iub":
         array = array.astype(np.float32)  # FP16, BF16
-    return orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
+    return np.ascontiguousarray(array)
+
+
+def to_json(array: Array) -> bytes:
+    """The elements as JSON lists nested as the array is: see for_json."""
+    if not array.ndim:
+        return to_json(array.reshape(1))[1:-1]
+    return orjson.dumps(for_json(array), option=JSON_ARRAYS)
 
 
 def _as_text(value: Any) -> Any:

@@ -54,7 +54,7 @@ class Reason(StrEnum):
     MODEL_CORRUPT = "ModelCorrupt"
     """The runtime refuses the file, or the model fails its first run."""
     MODEL_LOAD_CRASHED = "ModelLoadCrashed"
-    """Loading it killed the trial process."""
+    """Loading it killed its process."""
     MODEL_LOAD_TIMEOUT = "ModelLoadTimeout"
     """Loading it took longer than --load-timeout."""
     MODEL_RUN_CRASHED = "ModelRunCrashed"

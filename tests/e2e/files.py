@@ -1,17 +1,23 @@
 """A web server of files, for models to be fetched from. Runs in a pod; standard library only.
 
-Below /slow/ a file comes byte by byte until somebody asks for /release.
+Below /slow/ a file comes byte by byte until somebody asks for /release. It is a hub, too, as far as fetches need one: the
+files are those of the repository team/churn, in its folder `all`, for whoever has the token HF_TOKEN.
 
 usage: python3 files.py PORT FOLDER
 """
 
 import functools
+import hashlib
+import json
+import os
 import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 _released = threading.Event()
+_COMMIT = "0123456789abcdef0123456789abcdef01234567"
+_REPOSITORY = f"/team/churn/resolve/{_COMMIT}/all/"
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -21,10 +27,16 @@ class Handler(SimpleHTTPRequestHandler):
         """Answer a file; slowly, if asked for that way."""
         if self.path == "/release":
             _released.set()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
+            self._json({})
+        elif self.path == "/api/models/team/churn/revision/main?blobs=true":
+            if self.headers["Authorization"] == f"Bearer {os.environ['HF_TOKEN']}":
+                self._json({"sha": _COMMIT, "siblings": [self._sibling(path) for path in Path(self.directory).glob("[!.]*")]})
+            else:
+                self.send_error(401)
+        elif self.path.startswith(_REPOSITORY):
+            self.send_response(302)  # large files are behind a redirect
+            self.send_header("Location", f"/{self.path.removeprefix(_REPOSITORY)}")
             self.end_headers()
-            self.wfile.write(b"{}")
         elif self.path.startswith("/slow/"):
             content = (Path(self.directory) / self.path.removeprefix("/slow/")).read_bytes()
             self.send_response(200)
@@ -37,6 +49,18 @@ class Handler(SimpleHTTPRequestHandler):
             self.wfile.write(content[at:])
         else:
             super().do_GET()
+
+    def _json(self, value: object) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        self.wfile.write(json.dumps(value).encode())
+
+    @staticmethod
+    def _sibling(path: Path) -> dict[str, object]:
+        content = path.read_bytes()
+        lfs = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+        return {"rfilename": f"all/{path.name}", "size": len(content), "lfs": lfs}
 
 
 if __name__ == "__main__":

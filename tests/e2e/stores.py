@@ -1,7 +1,8 @@
-"""Where the journeys' models come from: a web server, an S3 store and an OCI registry in a pod, and a volume of its node."""
+"""Where the journeys' models come from: a web server, a hub, object stores and a registry in a pod, and a volume of its node."""
 
 import base64
 import json
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,25 @@ from tests.integration.commands import ROOT, must, tool
 from tests.integration.stores import ACCESS, SECRET, ObjectStore, Registry
 
 NAME = "stores"
-FILES, S3, OCI = 8000, 7070, 5000
+FILES, S3, GCS, OCI = 8000, 7070, 4443, 5000
 CLAIM = "models"
-KEYS = "s3"
+KEYS, HUB = "s3", "hub"
 _SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
 _REGISTRY = {"version": 0.1, "storage": {"filesystem": {"rootdirectory": "/data/oci"}}, "http": {"addr": f":{OCI}"}}
+_GCS = [
+    "-scheme",
+    "http",
+    "-host",
+    "",
+    "-port",
+    str(GCS),
+    "-public-host",
+    f"{NAME}:{GCS}",
+    "-backend",
+    "memory",
+    "-data",
+    "/volume",
+]
 _S3 = f"mkdir -p /data/s3/models /data/meta && exec versitygw --port :{S3} --quiet posix --sidecar /data/meta /data/s3"
 
 
@@ -29,13 +44,14 @@ def build_image(name: str, folder: Path, *words: str | Path) -> str:
 
 def build_stores_image(folder: Path) -> str:
     """Build the image of the stores, in a folder for its context."""
-    for program in ("versitygw", "registry"):
+    for program in ("versitygw", "fake-gcs-server", "registry"):
         (folder / program).hardlink_to(tool(program))
     return build_image("stores", folder, "--dockerfile", HERE / "images/stores/Dockerfile")
 
 
 class Stores:
-    """The pod and its Service, both named `stores`. The web server and the volume hold `files`, the volume in a folder `all`."""
+    """The pod and its Service, both named `stores`. All but S3 and the registry hold `files`: the web server as they are, the
+    others in a folder, or Google's store a bucket, `all`."""
 
     def __init__(self, namespace: Namespace, image: str, files: Mapping[str, bytes]) -> None:
         self.namespace, self.image, self.files = namespace, image, files
@@ -49,7 +65,8 @@ class Stores:
         programs = {"files.py": (HERE / "files.py").read_text(), "registry.yaml": json.dumps(_REGISTRY)}
         namespace.apply("configmaps", {**kind, "kind": "ConfigMap", "metadata": {"name": NAME}, "data": programs})
         self.put_secret(KEYS, {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET})
-        ports = [{"name": f"p{port}", "port": port} for port in (FILES, S3, OCI)]
+        self.put_secret(HUB, {"HF_TOKEN": secrets.token_hex()})
+        ports = [{"name": f"p{port}", "port": port} for port in (FILES, S3, GCS, OCI)]
         service = {"selector": {"role": NAME}, "ports": ports}
         namespace.apply("services", {**kind, "kind": "Service", "metadata": {"name": NAME}, "spec": service})
         namespace.apply("pods", self._pod())
@@ -117,6 +134,7 @@ class Stores:
         server = self.namespace.cluster.images["server"]
         keys = {"ROOT_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID", "ROOT_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY"}
         credentials = [{"name": name, "valueFrom": {"secretKeyRef": {"name": KEYS, "key": key}}} for name, key in keys.items()]
+        token = [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": HUB, "key": "HF_TOKEN"}}}]
         tracing = [{"name": "OTEL_TRACES_EXPORTER", "value": "none"}]
         copy = ["sh", "-c", "mkdir /volume/all && cp -L /files/* /volume/all"]
         return {
@@ -130,8 +148,9 @@ class Stores:
                 "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
                 "initContainers": [container("copy", server, copy, 0)],
                 "containers": [
-                    container("files", server, ["python3", "/programs/files.py", str(FILES), "/files"], FILES),
+                    container("files", server, ["python3", "/programs/files.py", str(FILES), "/files"], FILES, env=token),
                     container("s3", self.image, ["sh", "-c", _S3], S3, env=credentials),
+                    container("gcs", self.image, ["fake-gcs-server", *_GCS], GCS),
                     container("oci", self.image, ["registry", "serve", "/programs/registry.yaml"], OCI, env=tracing),
                 ],
                 "volumes": [

@@ -15,7 +15,7 @@ import tritonclient.http
 from prometheus_client.parser import text_string_to_metric_families
 from tests.e2e import models, trained
 from tests.e2e.cluster import Cluster, Model, Namespace
-from tests.e2e.stores import CLAIM, FILES, KEYS, NAME, OCI, S3, Stores, build_image, build_stores_image
+from tests.e2e.stores import CLAIM, FILES, GCS, HUB, KEYS, NAME, OCI, S3, Stores, build_image, build_stores_image
 from tests.e2e.traffic import HERE, Asked, Caller
 from tests.e2e.trained import Array, Trained
 from tests.e2e.waiting import await_
@@ -61,7 +61,26 @@ SERVED: Mapping[str, Callable[[Place], Spec]] = {
     ),
     "pickled": lambda place: _spec(f"pvc://{CLAIM}/all/pickled.joblib", "SKLearn", trust="Unsafe"),
     "python": lambda place: _spec("file:///models/plain/", "Python", {"image": place.own_image}),
+    "google": lambda place: _spec("gs://all/quick.onnx", "ONNX", storage={"endpoint": f"http://{NAME}:{GCS}"}),
+    "hugging": lambda place: _spec(
+        "hf://team/churn/all/quick.onnx@main", "ONNX", storage={"secretName": HUB, "endpoint": f"http://{NAME}:{FILES}"}
+    ),
 }
+# Its load takes until /tmp/go exists.
+SLOW_TO_LOAD = """
+import time
+from pathlib import Path
+
+class Model:
+    inputs = outputs = [("x", "FP32", [-1])]
+
+    def load(self, folder):
+        while not Path("/tmp/go").exists():
+            time.sleep(0.1)
+
+    def predict(self, inputs):
+        return inputs
+"""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +93,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
         "pipeline": trained.pipeline(),
         "pickled": trained.pickled(),
         "python": trained.python(),
+        "google": trained.onnx(),
+        "hugging": trained.onnx(),
     }
 
 
@@ -89,6 +110,7 @@ def stores(
         "pickled.joblib": answers["pickled"].content,
         "crash.txt": trained.lightgbm_that_crashes(),
         "slow.onnx": answers["onnx"].content,
+        "quick.onnx": answers["onnx"].content,
     }
     stores = Stores(shared_namespace, image, files)
     stores.start()
@@ -121,8 +143,18 @@ def slow(shared_namespace: Namespace, place: Place) -> Model:
 
 
 @pytest.fixture(scope="module")
-def served(shared_namespace: Namespace, place: Place, slow: Model) -> dict[str, Model]:
-    """Answer the models of `SERVED`, ready, by name. `slow` begins beside them: what it shows takes seconds to show."""
+def slow_to_load(shared_namespace: Namespace) -> Model:
+    """Answer a model whose load takes its time."""
+    held = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "slow-to-load"}}
+    shared_namespace.apply("configmaps", {**held, "data": {"model.py": SLOW_TO_LOAD}})
+    model = shared_namespace.model("slow-to-load")
+    model.apply(_spec("configmap://slow-to-load/model.py", "Python"))
+    return model
+
+
+@pytest.fixture(scope="module")
+def served(shared_namespace: Namespace, place: Place, slow: Model, slow_to_load: Model) -> dict[str, Model]:
+    """Answer the models of `SERVED`, ready, by name. Slow ones begin beside them: what they show takes seconds to show."""
     found = {name: shared_namespace.model(name) for name in SERVED}
     for name, model in found.items():
         model.apply(SERVED[name](place))
@@ -295,6 +327,24 @@ def test_a_fetch_that_takes_its_time_is_told(served: dict[str, Model], slow: Mod
     assert slow.await_event("FetchingModel")["type"] == "Normal"
     stores.release()
     slow.await_ready()
+
+
+def test_a_load_that_takes_its_time_is_told(
+    served: dict[str, Model], slow_to_load: Model, shared_namespace: Namespace, caller: Caller
+) -> None:
+    model = slow_to_load
+
+    def loading() -> bool:
+        return model.condition("Progressing").get("reason") == "LoadingModel"
+
+    await_(loading, "the condition tells that the model is being loaded", 20)
+    assert re.search("loading its model .*sha256 [0-9a-f]{64}", model.condition("Progressing")["message"])
+    assert model.await_event("LoadingModel")["type"] == "Normal"
+    (pod,) = model.pods()
+    shared_namespace.kubectl("exec", pod["metadata"]["name"], "-c", "server", "--", "touch", "/tmp/go")  # noqa: S108
+    model.await_ready()
+    (answer,) = caller.ask_all(Asked(_v2(model), _json_body({"x": np.array([1.5], np.float32)})))
+    assert json.loads(answer["body"])["outputs"][0]["data"] == [1.5]
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def _in_tree(tree: Path, format_name: str) -> list[Path]:
 
 
 def prepare(format_name: str, path: Path) -> None:
-    """Imports what `load` will need, without a thread being started: for a process that is to be forked, see trial.start."""
+    """Imports what `load` will need, so that its memory is the model's alone."""
     check(format_name)
     import_module(f"slipway_server.formats.{format_name.lower()}")
     if path.suffix == ".skops":  # the others of its format do without

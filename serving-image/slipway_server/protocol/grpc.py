@@ -32,6 +32,10 @@ from slipway_server.tensors import (
 SERVICE = "inference.GRPCInferenceService"
 ACCEPT_ENCODING = b"identity,gzip,deflate"
 _PREFIX_BYTES = 5
+_MOST_PARTS = 1 << 16
+"""Fields of a request, tensors and outputs with them: many times what a model has. Millions of empty ones, of two bytes
+each, would take forty times their bytes as objects."""
+_VARINT_BYTES = 10
 
 # A pool of its own: a process that has another library's copy of these messages in the default pool has no clash.
 _POOL = descriptor_pool.DescriptorPool()
@@ -123,6 +127,41 @@ def _parse(kind: type[Any], message: bytes | bytearray | memoryview) -> Any:
         raise RequestError(f"the message is not a {kind.DESCRIPTOR.full_name}") from None
 
 
+def _check_parts(message: bytes | bytearray | memoryview) -> None:
+    """Raises RequestError if a request has more than _MOST_PARTS fields. What is malformed is left to the parser."""
+    at = 0
+    try:
+        for _ in range(_MOST_PARTS):
+            tag, at = _read_varint(message, at)
+            match tag & 7:  # https://protobuf.dev/programming-guides/encoding/#structure
+                case 0:
+                    _, at = _read_varint(message, at)
+                case 1:
+                    at += 8
+                case 2:
+                    size, at = _read_varint(message, at)
+                    at += size
+                case 5:
+                    at += 4
+                case _:  # a group's begin or end, with fields between them
+                    pass
+    except IndexError:  # the end
+        return
+    raise RequestError(f"the message has more than {_MOST_PARTS} fields: send fewer tensors at once", 413)
+
+
+def _read_varint(message: bytes | bytearray | memoryview, at: int) -> tuple[int, int]:
+    """A number and the place after it. Raises IndexError where there is none."""
+    value = 0
+    for shift in range(0, 7 * _VARINT_BYTES, 7):
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise IndexError
+
+
 class GrpcService:
     """The calls that need no run of the model. It answers before there is a model: ServerLive and ServerReady say so."""
 
@@ -204,6 +243,8 @@ class GrpcCodec:
 
     def decode(self, message: bytes | bytearray | memoryview) -> Inference:
         """Checks and converts a ModelInferRequest; raises RequestError, whose message names what is wrong."""
+        if len(message) > 2 * _MOST_PARTS:
+            _check_parts(message)
         request = _parse(self._request, message)
         check_model(self._signature.name, self._signature.version, request.model_name, request.model_version)
         binding = self._binding

@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
+import orjson
 from msgspec import UNSET, UnsetType
 
 from slipway_server.protocol import CodecLimits, Encoded, Inference
 from slipway_server.protocol.binding import Binding, decode_json, nested
 from slipway_server.tensors import (
+    JSON_ARRAYS,
     NUMBERS,
     Array,
     DataType,
@@ -17,12 +19,12 @@ from slipway_server.tensors import (
     Signature,
     TensorSpec,
     datatype_of,
+    for_json,
     from_base64,
     from_bytes,
     from_values,
     to_base64,
     to_bytes,
-    to_json,
 )
 
 SERVER_NAME = "slipway-server"
@@ -103,10 +105,9 @@ class V2Codec:
         self._decoder = msgspec.json.Decoder(request)
         self._binding = binding = Binding(signature, limits)
         self._json = (False,) * len(binding.default_outputs)
-        encode = msgspec.json.encode
-        self._head = b'{"model_name":%b,"model_version":%b' % (encode(signature.name), encode(signature.version))
-        self._outputs = {name: (_output_head(name, spec.datatype), spec.datatype) for name, spec in binding.outputs.items()}
-        self.metadata = encode(
+        self._head = {"model_name": signature.name, "model_version": signature.version}
+        self._outputs = {name: spec.datatype for name, spec in binding.outputs.items()}
+        self.metadata = msgspec.json.encode(
             {
                 "name": signature.name,
                 "versions": [signature.version],
@@ -160,37 +161,33 @@ class V2Codec:
 
     def encode(self, inference: Inference, arrays: Sequence[Array]) -> Encoded:
         """The answer's body: `arrays` in the order of `inference.outputs`."""
-        parts = self._start(inference)
+        outputs: list[dict[str, Any]] = []
         tail: list[bytes] = []
-        separator = b""
         for name, array, binary in zip(inference.outputs, arrays, inference.binary, strict=True):
-            head, datatype = self._outputs[name]
-            parts += (separator, head, msgspec.json.encode(array.shape))
+            datatype = self._outputs[name]
+            output: dict[str, Any] = {"name": name, "datatype": datatype.name, "shape": array.shape}
             if binary:
                 tail.append(to_bytes(array, datatype))
-                parts.append(b',"parameters":{"binary_data_size":%d}}' % len(tail[-1]))
+                output["parameters"] = {"binary_data_size": len(tail[-1])}
             else:
-                _add_data(parts, array)
-            separator = b","
-        parts.append(b"]}")
-        text = b"".join(parts)
+                _add_data(output, array)
+            outputs.append(output)
+        text = self._text(inference, outputs)
         return Encoded(b"".join((text, *tail)), len(text)) if tail else Encoded(text)
 
     def encode_explanation(self, inference: Inference, arrays: Mapping[str, Array]) -> Encoded:
         """The answer's body to an explain request: each array of the explanation as an output of JSON data."""
-        parts = self._start(inference)
-        separator = b""
+        outputs: list[dict[str, Any]] = []
         for name, array in arrays.items():
-            parts += (separator, _output_head(name, datatype_of(array)), msgspec.json.encode(array.shape))
-            _add_data(parts, array)
-            separator = b","
-        parts.append(b"]}")
-        return Encoded(b"".join(parts))
+            outputs.append({"name": name, "datatype": datatype_of(array).name, "shape": array.shape})
+            _add_data(outputs[-1], array)
+        return Encoded(self._text(inference, outputs))
 
-    def _start(self, inference: Inference) -> list[bytes]:
-        if inference.id is None:
-            return [self._head, b',"outputs":[']
-        return [self._head, b',"id":', msgspec.json.encode(inference.id), b',"outputs":[']
+    def _text(self, inference: Inference, outputs: list[dict[str, Any]]) -> bytes:
+        answer: dict[str, Any] = {**self._head, "outputs": outputs}
+        if inference.id is not None:
+            answer["id"] = inference.id
+        return orjson.dumps(answer, option=JSON_ARRAYS)
 
     def _selected(self, request: Any, feeds: dict[str, Array]) -> Inference:
         """The inference with the outputs, and the form of each, that the request asks for."""
@@ -230,16 +227,13 @@ class V2Codec:
         return RequestError(f"not an inference request: {message}")
 
 
-def _output_head(name: str, datatype: DataType) -> bytes:
-    return b'{"name":%b,"datatype":"%b","shape":' % (msgspec.json.encode(name), datatype.name.encode())
-
-
-def _add_data(parts: list[bytes], array: Array) -> None:
-    """Ends an output with its elements: flat, and in base64 where they are not text (MLServer's form)."""
+def _add_data(output: dict[str, Any], array: Array) -> None:
+    """Gives an output its elements: flat, and in base64 where they are not text (MLServer's form)."""
     try:
-        parts += (b',"data":', to_json(array.reshape(-1)), b"}")
+        output["data"] = for_json(array.reshape(-1))
     except UnicodeError:
-        parts += (b',"parameters":{"content_type":"base64"},"data":', to_base64(array), b"}")
+        output["parameters"] = {"content_type": "base64"}
+        output["data"] = orjson.Fragment(to_base64(array))
 
 
 def _describe(spec: TensorSpec) -> dict[str, Any]:

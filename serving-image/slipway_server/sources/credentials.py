@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,19 @@ class Credentials:
             raise _unusable(key, f"cannot be read ({error.strerror}): make it readable for user {os.getuid()}") from None
         except UnicodeDecodeError:
             raise _unusable(key, "is not UTF-8 text: correct the Secret") from None
+
+    def authorities(self) -> str | None:
+        """Certificates of authorities in PEM, which are trusted beside the image's: the key `ca.crt`; None without.
+
+        Raises TerminalError(ModelUnreadable).
+        """
+        text = self.get("ca.crt")
+        if text:
+            try:
+                ssl.create_default_context(cadata=text)
+            except (ssl.SSLError, ValueError):
+                raise _unusable("ca.crt", "holds no certificates in PEM: correct the Secret") from None
+        return text
 
     def authorization(self) -> str | None:
         """The Authorization header of keys `username` and `password`, or of `token`; None where there are none."""

@@ -1,4 +1,7 @@
-"""Which addresses a fetch may reach. The check is on the address that is connected to, so no name can be rebound."""
+"""Which addresses a fetch may reach, and whose certificates it trusts.
+
+The check is on the address that is connected to, so no name can be rebound.
+"""
 
 import socket
 from dataclasses import dataclass
@@ -22,12 +25,17 @@ _GLOBAL_V6 = IPv6Network("2000::/3")  # all else is loopback, link-local, unique
 _SPECIAL_V6 = tuple(IPv6Network(text) for text in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"))
 _NAT64 = IPv6Network("64:ff9b::/96")
 
+UNTRUSTED_CURE = "serve it with one of a public authority, or give yours as the key ca.crt of storage.secretName"
+"""What to do about a certificate that is not trusted."""
+
 
 @dataclass(frozen=True)
 class Network:
-    """Public addresses, and the private or reserved networks that are allowed."""
+    """Public addresses, and the private or reserved networks that are allowed; and who is trusted to say who answers there."""
 
     allowed: tuple[AddressRange, ...] = ()
+    authorities: str | None = None
+    """Certificates in PEM, trusted beside the image's."""
 
     def permits(self, text: str) -> bool:
         """Whether an address (as a resolver writes it) is public, or inside an allowed network."""

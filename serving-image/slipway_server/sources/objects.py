@@ -17,7 +17,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 from slipway_server import __version__
 from slipway_server.sources import MAX_FILES, Chunk, Listing, ranges
 from slipway_server.sources.credentials import Credentials
-from slipway_server.sources.network import Network
+from slipway_server.sources.network import UNTRUSTED_CURE, Network
 from slipway_server.sources.retries import Retries, RetryableError
 from slipway_server.sources.uri import ModelURI
 from slipway_server.termination import Reason, TerminalError
@@ -53,15 +53,18 @@ def list_files(uri: ModelURI, credentials: Credentials, network: Network, reach:
     """
     if reach.endpoint:
         _check_endpoint(uri, reach.endpoint, network)
-    store, anonymous = open_store(uri, credentials, reach)
+    store, anonymous = open_store(uri, credentials, reach, network.authorities)
     bucket = Bucket(store, uri, anonymous)
     if not uri.folder:
         return Listing([bucket.head(uri.path)], tree=False)
     return Listing(sorted(bucket.below(uri.path), key=lambda file: file.path), tree=True)
 
 
-def open_store(uri: ModelURI, credentials: Credentials, reach: Reach) -> tuple[Store, bool]:
-    """The store of a URI, and whether it is asked without credentials: none in the Secret, and no workload identity."""
+def open_store(uri: ModelURI, credentials: Credentials, reach: Reach, authorities: str | None = None) -> tuple[Store, bool]:
+    """The store of a URI, and whether it is asked without credentials: none in the Secret, and no workload identity.
+
+    `authorities`: see Network.
+    """
     client: ClientConfig = {
         "user_agent": f"slipway-server/{__version__}",
         "connect_timeout": timedelta(seconds=reach.timeout_seconds),
@@ -69,6 +72,8 @@ def open_store(uri: ModelURI, credentials: Credentials, reach: Reach) -> tuple[S
         "timeout": timedelta(hours=1),  # of one range; what counts is that bytes come
         "allow_http": bool(reach.endpoint and reach.endpoint.startswith("http://")),
     }
+    if authorities:
+        client["root_certificate"] = authorities
     retry: RetryConfig = {"max_retries": 0}  # the retries are ours: logged, and from where it was cut
     try:
         match uri.scheme:
@@ -244,6 +249,8 @@ class Bucket:
             return ChangedError("the object changed meanwhile")
         if "Received redirect without LOCATION" in text or said in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
             raise TerminalError(Reason.DOWNLOAD_FAILED, f"{label}: the bucket is in another region: set the region")
+        if "InvalidCertificate(" in text:
+            raise TerminalError(Reason.DOWNLOAD_FAILED, f"{label}: the store's certificate is not trusted: {UNTRUSTED_CURE}")
         for pattern, words in _CAUSES.items():
             if pattern in text:
                 return RetryableError(words)
@@ -261,7 +268,6 @@ _DENIED = {
 }  # fmt: skip
 _CAUSES = {
     "dns error": "the host's name is not known",
-    "invalid peer certificate": "the store's certificate is not trusted",
     "Connection refused": "Connection refused",
     "TimedOut": "no byte came within the time limit",
     "timed out": "no byte came within the time limit",

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from slipway_server import __version__
-from slipway_server.sources.network import Network
+from slipway_server.sources.network import UNTRUSTED_CURE, Network
 from slipway_server.sources.retries import Retries, RetryableError
 from slipway_server.sources.uri import split_url
 from slipway_server.termination import Reason, TerminalError
@@ -109,8 +109,7 @@ class Web:
             connection.close()
             raise TerminalError(
                 Reason.DOWNLOAD_FAILED,
-                f"{self.label}: its certificate is not trusted ({error.verify_message}): "
-                "serve it with one that the image's certificate authorities signed",
+                f"{self.label}: its certificate is not trusted ({error.verify_message}): {UNTRUSTED_CURE}",
             ) from None
         except (http.client.HTTPException, OSError) as error:
             connection.close()
@@ -120,7 +119,7 @@ class Web:
         if scheme == "http":
             connection = http.client.HTTPConnection(host, port, timeout=self._timeout_seconds)
         else:
-            self._tls = self._tls or ssl.create_default_context()
+            self._tls = self._tls or _trusting(self._network.authorities)
             connection = http.client.HTTPSConnection(host, port, timeout=self._timeout_seconds, context=self._tls)
         # The hook that http.client has for this; before TLS, whose certificate is checked against the name as ever.
         connection._create_connection = self._network.connect  # pyright: ignore[reportAttributeAccessIssue]
@@ -143,6 +142,14 @@ class Web:
         except ValueError as error:
             raise TerminalError(Reason.DOWNLOAD_FAILED, f"{self.label}: a malformed redirect ({response.status})") from error
         return target
+
+
+def _trusting(authorities: str | None) -> ssl.SSLContext:
+    """The image's certificate authorities, and these."""
+    context = ssl.create_default_context()
+    if authorities:
+        context.load_verify_locations(cadata=authorities)
+    return context
 
 
 class Response:

@@ -15,7 +15,7 @@ class WireConfig:
     header_count: int = 100
     """Headers of one request; more is 431."""
     connections: int = 4096
-    """Open at once; more are answered 503 and closed."""
+    """Open at once. One more takes the place of the one that has been idle longest; where none is, it is answered 503."""
     idle_seconds: float = 620.0
     """A connection without a request is kept longer than most load balancers keep theirs, so that they close first."""
     write_seconds: float = 60.0
@@ -33,6 +33,11 @@ class Connection(Protocol):
     @property
     def idle(self) -> bool:
         """No byte of a request is being read, and no answer made or waiting to be written."""
+        ...
+
+    @property
+    def since(self) -> float:
+        """Of one that is idle: the loop's time when it began to be, or a sweep's before."""
         ...
 
     def sweep(self, now: float) -> None:
@@ -67,3 +72,23 @@ class Connections(set[Connection]):
         self.draining = False
         self.unsent = 0
         """Bytes of answers that callers have not taken whole, where a socket does not hold them."""
+        self._idle: list[Connection] = []
+        self._looked = -1.0
+
+    def make_room(self) -> bool:
+        """Closes the connection that has been idle longest; False where none has been since the last sweep."""
+        if not self._idle and self._looked < self.now:  # a look at thousands takes a millisecond: one a sweep
+            self._looked = self.now
+            idle = (connection for connection in self if connection.idle and connection.since < self.now)
+            self._idle = sorted(idle, key=_since, reverse=True)
+        while self._idle:
+            connection = self._idle.pop()
+            if connection in self and connection.idle:
+                self.discard(connection)
+                connection.close()
+                return True
+        return False
+
+
+def _since(connection: Connection) -> float:
+    return connection.since

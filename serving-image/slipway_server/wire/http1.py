@@ -142,6 +142,11 @@ class Http1Connection(asyncio.Protocol):
         """No byte of a request is being read, and no answer made or waiting to be written."""
         return not (self._in_head or self._stalled or self._ended or self._ahead) and self._current is None
 
+    @property
+    def since(self) -> float:
+        """See Connection."""
+        return self._since
+
     def sweep(self, now: float) -> None:
         """Closes or answers what is overdue."""
         waited = now - self._since

@@ -127,6 +127,11 @@ class Http2Connection(asyncio.Protocol):
         reading = self._buffer or self._expected == frames.CONTINUATION
         return not (self._streams.open or reading or self._sender.stalled or self._ended)
 
+    @property
+    def since(self) -> float:
+        """See Connection."""
+        return self._since
+
     def sweep(self, now: float) -> None:
         """Closes or answers what is overdue."""
         config = self._config

@@ -9,8 +9,8 @@ from slipway_server import logs
 from slipway_server.exchange import Application
 from slipway_server.wire import Connections, WireConfig
 from slipway_server.wire.http1 import Http1Connection
+from slipway_server.wire.sockets import BACKLOG
 
-BACKLOG = 2048
 SWEEP_SECONDS = 0.5
 QUIET_SECONDS = 0.25
 """A draining server without a request for this long has been taken out of rotation by everyone."""
@@ -20,18 +20,6 @@ YIELD_SECONDS, YIELD_CONNECTIONS = 0.001, 5
 """How long a worker leaves a new connection to others, for each connection that it has more than the one with the fewest."""
 _RETRY_SECONDS = 0.1  # where accepting fails: out of files or memory
 _PREFACE = b"PRI"  # no method of HTTP/1.1 begins so (RFC 9113, 3.4)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket (host "": every address, IPv6 too where there is IPv6). Raises OSError."""
-    listening = socket.create_server(
-        (host, port),
-        family=socket.AF_INET6 if ":" in host or (not host and socket.has_dualstack_ipv6()) else socket.AF_INET,
-        dualstack_ipv6=not host and socket.has_dualstack_ipv6(),
-        backlog=BACKLOG,
-    )
-    listening.setblocking(False)
-    return listening
 
 
 class Balance(Protocol):
@@ -205,9 +193,9 @@ class _Newcomer(asyncio.Protocol):
         self._data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Takes the connection, if there are not too many."""
+        """Takes the connection, if there are not too many that are busy."""
         self._transport = cast(asyncio.Transport, transport)
-        if len(self._connections) < self._config.connections:
+        if len(self._connections) < self._config.connections or self._connections.make_room():
             self._connections.add(self)
             return
         # Answered rather than left in the backlog: a router then knows to try another pod.
@@ -243,6 +231,11 @@ class _Newcomer(asyncio.Protocol):
     def idle(self) -> bool:
         """Nothing has been asked."""
         return True
+
+    @property
+    def since(self) -> float:
+        """See Connection."""
+        return self._since
 
     def sweep(self, now: float) -> None:
         """Closes a connection that says nothing."""

@@ -17,6 +17,10 @@ library's call alone, nginx's static answer, grpcio's echo).
   measure   the tables (needs two cores, wrk, nghttp2-client, nginx-light; fetches the peers' packages the first time)
   profile   where Slipway's microseconds go, by py-spy (needs the right to trace a process)
 
+The whole table, every server that there is, in about eleven minutes:
+
+  --servers slipway mlserver mlserver-released kserve --seconds 2 --rounds 1 --starts 1
+
 An answer that is not the model's ends the run with status 1. Other figures are not asserted.
 """
 

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
 
+from tests.bench.processes import tree
 from tests.bench.serving import bodies, load
 from tests.bench.serving.cases import make as make_cases
 from tests.bench.serving.measure import Options
@@ -72,17 +73,18 @@ async def _profile(server: Server, protocol: str, connections: int, seconds: int
     before = server.cpu_seconds()
     cpu_us = 1e6 / await ask(seconds) * (server.cpu_seconds() - before)  # without the profiler
     stacks = scratch / "stacks"
-    threads = _threads(server.process.pid)
+    _, worker = tree(server.process.pid)  # its supervisor sleeps
+    threads = _threads(worker)
     loading = asyncio.create_task(ask(seconds + 2))
     # The load generator's core: the profiler must not take the server's.
     how = ["--threads", "--rate", str(_RATE), "--duration", str(seconds), "--format", "raw", "--output", str(stacks)]
-    words = [str(word) for word in pinned(spy, "record", *how, "--pid", str(server.process.pid), core=cores()[1])]
+    words = [str(word) for word in pinned(spy, "record", *how, "--pid", str(worker), core=cores()[1])]
     process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT)
     said, _ = await process.communicate()
     await loading
     if process.returncode or not stacks.exists():
         raise RuntimeError(f"py-spy failed, it may lack the right to trace a process: {said.decode()[-500:]}")
-    spent = {thread: ticks - threads.get(thread, 0) for thread, ticks in _threads(server.process.pid).items()}
+    spent = {thread: ticks - threads.get(thread, 0) for thread, ticks in _threads(worker).items()}
     title = f"{server.case.title}, {protocol}, {connections} connections: {cpu_us:.0f} us a request"
     return _table(title, stacks.read_text(), spent, cpu_us)
 

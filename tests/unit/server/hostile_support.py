@@ -289,7 +289,7 @@ class Target:
         assert {output["name"]: output["data"] for output in answer.json["outputs"]} == self.right
 
     def descriptors(self) -> int:
-        return len([*Path(f"/proc/{self.server.process.pid}/fd").iterdir()])
+        return len([file for pid in self.server.workers() for file in Path(f"/proc/{pid}/fd").iterdir()])
 
     def metric(self, name: str) -> float:
         found = re.search(rf"(?m)^\S*{re.escape(name)} (\S+)$", self.server.get("/metrics").body.decode())

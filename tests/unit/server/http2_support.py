@@ -14,6 +14,7 @@ from tests.unit.server.support import wait_until
 from slipway_server.exchange import Answer, Request, Respond
 from slipway_server.wire import WireConfig, frames, listener
 from slipway_server.wire.hpack import Decoder, Field, encode
+from slipway_server.wire.sockets import bind
 
 T = TypeVar("T")
 GRPC = ((b"grpc-status", b"0"),)
@@ -121,7 +122,7 @@ def running(config: WireConfig | None = None, **options: int) -> Iterator[Runnin
     async def serve() -> None:
         app = Echo(**options)
         server = listener.Listener(app, config or WireConfig())
-        listening = listener.bind("127.0.0.1", 0)
+        listening = bind("127.0.0.1", 0)
         await server.start(listening)
         found.append(Running(app, listening.getsockname()[1], server, asyncio.get_running_loop()))
         started.set()

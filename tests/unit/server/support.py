@@ -179,8 +179,14 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)
 
+    def workers(self) -> list[int]:
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def memory_bytes(self) -> int:
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        """Of the workers."""
+        pages = (int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.workers())
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager

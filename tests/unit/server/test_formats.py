@@ -30,7 +30,7 @@ from sklearn.tree import DecisionTreeClassifier
 from skops import io as skops_io
 from tests.unit.server.support import environment, model, serving
 
-from slipway_server import formats, trial
+from slipway_server import formats, loading
 from slipway_server.batching import probe
 from slipway_server.formats import Model, ModelInputError, ModelRunError
 from slipway_server.tensors import Array
@@ -41,9 +41,9 @@ ROWS = X[::30]
 
 
 def loaded(path: Path, format_name: str, trust: str = "Safe", threads: int = 1) -> Model:
-    """As the server does it, trial aside."""
+    """As the server does it, but for the limits."""
     served = formats.load(formats.find(path, format_name, trust), format_name, threads, trust)
-    trial.warm_up(served, path)
+    loading.warm_up(served, path)
     return served
 
 
@@ -161,46 +161,6 @@ def test_lightgbm(tmp_path: Path, parameters: dict[str, Any], target: Array, suf
 def test_files_that_are_not_models(tmp_path: Path, format_name: str, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     refused(tmp_path, format_name, Reason.MODEL_CORRUPT, f"{name} is not a sound")
-
-
-MUTATED = """
-import random, sys
-from pathlib import Path
-from slipway_server import formats, trial
-from slipway_server.termination import TerminalError
-format_name, content = sys.argv[1], Path(sys.argv[2]).read_bytes()
-path = Path(sys.argv[2])
-formats.prepare(format_name, path)
-for seed in range(int(sys.argv[3])):
-    chance = random.Random(seed)
-    mutated = bytearray(content)
-    for _ in range(chance.randint(1, 30)):
-        mutated[chance.randrange(len(mutated))] = chance.randrange(256)
-    path.write_bytes(mutated)
-    attempt = trial.start(lambda: formats.load(path, format_name, 1), path, 1.0, 1 << 30)
-    try:
-        attempt.finish()
-        print("served")
-    except TerminalError as error:
-        print(error.reason)
-"""
-
-
-@pytest.mark.parametrize(("format_name", "suffix"), [("LightGBM", ".txt"), ("XGBoost", ".ubj")])
-def test_mutated_files_crash_the_trial_and_nothing_else(tmp_path: Path, format_name: str, suffix: str) -> None:
-    path = tmp_path / f"model{suffix}"
-    if format_name == "LightGBM":
-        lightgbm.train({"verbose": -1, "num_threads": 1}, lightgbm.Dataset(X, Y), 5).save_model(path)
-    else:
-        xgboost.train(TREES, xgboost.DMatrix(X, Y), 3).save_model(path)
-    done = subprocess.run(
-        [sys.executable, "-c", MUTATED, format_name, path, "15"], env=environment(), capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")  # what a library prints of a broken file are pieces of it
-    told = done.stdout.split()
-    assert len(told) == 15
-    assert set(told) <= {"served", "ModelCorrupt", "ModelLoadCrashed", "OutOfMemory", "ModelLoadTimeout"}
-    assert ("ModelLoadCrashed" if format_name == "LightGBM" else "ModelCorrupt") in told
 
 
 # --- scikit-learn -----------------------------------------------------------------------------------------------------
@@ -637,8 +597,8 @@ print(len(os.listdir("/proc/self/task")), *sorted(libraries & set(sys.modules)))
         ("Python", ".", ""),
     ],
 )
-def test_what_is_imported_before_the_trial(format_name: str, path: str, libraries: str) -> None:
-    """One thread, or there would be no trial; and no library of another format, no pandas before a model needs it."""
+def test_what_a_format_imports(format_name: str, path: str, libraries: str) -> None:
+    """No threads that nothing uses, no library of another format, no pandas before a model needs it."""
     command = [sys.executable, "-c", PREPARED, format_name, path]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"1 {libraries}".strip()

@@ -143,7 +143,10 @@ def typed(request: triton.ModelInferRequest, **contents: Any) -> None:
     ("message", "status", "text"),
     [
         (b"\xff", 400, "is not a inference.ModelInferRequest"),
+        (b"\xff" * 200_000, 400, "is not a inference.ModelInferRequest"),
         (b"", 404, "model '' is not served here: this is 'm'"),
+        (b"\x2a\0" * 70_000, 413, "more than 65536 fields"),  # inputs without a thing in them
+        (b"\x7b\x7c\x78\x01\x7d1234\x7912345678" + b"\x32\0" * 70_000, 413, "more than 65536 fields"),
         (mistake(lambda r: setattr(r, "model_version", "4")), 404, "version '4' of 'm'"),
         (mistake(lambda r: r.inputs.add(name="x")), 400, "raw_input_contents has 1 tensors, expected 2"),
         (mistake(lambda r: setattr(r.inputs[0], "name", "y")), 400, "input 'y' is unknown, expected inputs: 'x'"),

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +20,8 @@ from tests.unit.server.support import wait_until
 from slipway_server.exchange import Answer, Request, Respond
 from slipway_server.wire import Connections, WireConfig, http1, listener
 from slipway_server.wire.http1 import Http1Connection
-from slipway_server.wire.listener import Listener, bind
+from slipway_server.wire.listener import Listener
+from slipway_server.wire.sockets import bind
 
 CONFIG = WireConfig(request_seconds=0.4, idle_seconds=3.0, write_seconds=0.4, connections=50, discard_bytes=100_000)
 
@@ -412,14 +413,31 @@ def test_a_caller_that_leaves_ends_the_work(server: Running, reset: bool) -> Non
 def test_one_connection_too_many() -> None:
     with running(WireConfig(connections=2)) as server, server.connect() as first, server.connect() as second:
         for connection in (first, second):
-            connection.sendall(post())
-            assert statuses(connection.recv(1000)) == [200]
+            connection.sendall(post("/later"))
+        wait_until(lambda: len(server.app.works) == 2, "busy")
         received = server.raw(b"")
         assert statuses(received) == [503]
         assert b"more than 2 connections" in received
         first.close()
         wait_until(lambda: len(server.listener.connections) == 1, "closed")
         assert statuses(server.raw(post("/now", b"", CLOSE))) == [200]
+
+
+def test_a_newcomer_takes_the_place_of_the_connection_that_has_been_idle_longest() -> None:
+    with ExitStack() as stack:
+        server = stack.enter_context(running(WireConfig(connections=3)))
+        busy, first, second = (stack.enter_context(server.connect()) for _ in range(3))
+        busy.sendall(post("/later"))
+        for connection in (second, first, second):
+            connection.sendall(post())
+            assert statuses(connection.recv(1000)) == [200]
+            swept = server.listener.connections.now
+            wait_until(lambda swept=swept: server.listener.connections.now > swept, "a sweep")
+        assert statuses(server.raw(post("/now", b"", CLOSE))) == [200]
+        assert first.recv(1000) == b""
+        second.sendall(post())
+        assert statuses(second.recv(1000)) == [200]
+        assert len(server.app.works) == 1
 
 
 def test_drain(server: Running) -> None:

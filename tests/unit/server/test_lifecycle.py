@@ -27,6 +27,7 @@ from tests.unit.server.support import (
 )
 
 from slipway_server.termination import Reason, TerminalError
+from slipway_server.workers import load_ended
 
 BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]})
 MIB = 1 << 20
@@ -176,55 +177,27 @@ def test_termination_lines() -> None:
     assert all(re.fullmatch(r"([A-Z][a-zA-Z]+)+", reason) for reason in Reason)
 
 
-TRIAL = """
-import os, signal, sys, time
-from pathlib import Path
-from slipway_server import termination, trial
-def load():
-    {what}
-attempt = trial.start(load, Path("model.onnx"), 1.0, None)
-try:
-    attempt.finish()
-except termination.TerminalError as error:
-    print(error.line())
-print(time.monotonic() < attempt.deadline + 2)
-"""
-
-
 @pytest.mark.parametrize(
-    ("what", "line"),
+    ("status", "line"),
     [
-        ("os.kill(os.getpid(), signal.SIGSEGV)", r"ModelLoadCrashed: loading model.onnx killed the trial process \(SIGSEGV\)"),
-        ("os.abort()", "ModelLoadCrashed: .*SIGABRT"),
-        ("os._exit(7)", "ModelLoadCrashed: .*exit code 7"),
-        ("os.kill(os.getpid(), signal.SIGKILL)", "OutOfMemory: the kernel killed the trial process"),
-        ("raise MemoryError", "OutOfMemory: model.onnx needs more memory"),
-        ("raise KeyError('x')", "ModelLoadCrashed: loading model.onnx raised KeyError: "),
-        ("time.sleep(60)", "ModelLoadTimeout: loading model.onnx took longer than 1 s"),
+        (signal.SIGSEGV, "ModelLoadCrashed: loading model.onnx killed its process (SIGSEGV)"),
+        (signal.SIGABRT, "ModelLoadCrashed: loading model.onnx killed its process (SIGABRT)"),
+        (7 << 8, "ModelLoadCrashed: loading model.onnx ended its process with exit code 7"),
+        (0, "ModelLoadCrashed: loading model.onnx ended its process with exit code 0"),
+        (signal.SIGKILL, "OutOfMemory: the kernel killed the process that loaded model.onnx"),
     ],
 )
-def test_whatever_the_trial_does_is_told(what: str, line: str) -> None:
-    script = TRIAL.format(what=what)
-    done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=True)
-    told, in_time = done.stdout.splitlines()
-    assert re.match(line, told), told
-    assert in_time == "True"
+def test_how_a_load_ended(status: int, line: str) -> None:
+    assert load_ended(Path("/mnt/models/model.onnx"), status).line().startswith(line)
 
 
-def test_a_watched_pipe_is_read_to_its_end() -> None:
-    """An event loop makes what it watches non-blocking."""
-    script = TRIAL.format(what="time.sleep(0.3)").replace("try:", "os.set_blocking(attempt.pipe, False)\ntry:", 1)
-    done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=False)
-    assert "ModelLoadCrashed" in done.stdout, done.stderr  # `load` above answers no model
-
-
-def test_no_trial_beside_other_threads() -> None:
-    script = "import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()" + TRIAL.format(
-        what="pass"
-    )
-    done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "one thread" in done.stderr
+def test_the_supervisor_is_small_and_can_fork(tmp_path: Path) -> None:
+    with serving(tmp_path, classifier()) as server:
+        process = Path(f"/proc/{server.process.pid}")
+        assert len(list((process / "task").iterdir())) == 1
+        assert not re.search("numpy|onnxruntime|uvloop|asyncio", (process / "maps").read_text())
+        (worker,) = server.workers()
+        assert "numpy" in Path(f"/proc/{worker}/maps").read_text()
 
 
 def test_live_but_not_ready_while_the_model_loads(tmp_path: Path) -> None:
@@ -246,13 +219,13 @@ def test_a_model_that_dislikes_zeros_is_warmed_with_ones(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_the_trial_ends_with_its_server(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_load_ends_with_its_server(tmp_path: Path, number: signal.Signals) -> None:
     with serving(tmp_path, loop(10**12), wait="listening") as server:
-        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
-        (child,) = children.read_text().split()
+        wait_until(server.workers, "the worker")
+        (worker,) = server.workers()
         server.process.send_signal(number)
         server.process.wait(10)
-        wait_until(lambda: not Path(f"/proc/{child}/exe").exists(), "the trial's end")
+        wait_until(lambda: not Path(f"/proc/{worker}/exe").exists(), "the load's end")
 
 
 def test_dynamic_models_that_dislike_every_guess_are_served(tmp_path: Path) -> None:
@@ -272,17 +245,14 @@ def test_dynamic_models_that_dislike_every_guess_are_served(tmp_path: Path) -> N
         assert "model" in refused.json["error"]
 
 
-def test_one_thread_and_no_telemetry_before_the_trial(tmp_path: Path) -> None:
-    script = (
-        "import slipway_server, os; from slipway_server.formats import onnx; "
-        "print(len(os.listdir('/proc/self/task')), os.environ['ORT_DISABLE_TELEMETRY'])"
-    )
+def test_no_telemetry(tmp_path: Path) -> None:
+    script = "import os; from slipway_server.formats import onnx; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     home = tmp_path / "home"
     home.mkdir()
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment(HOME=str(home)), capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["1", "1"]
+    assert done.stdout.split() == ["1"]
     with serving(tmp_path, classifier(), HOME=str(home)):
         pass
     assert not list(home.iterdir())  # where the vendor's telemetry keeps its device id

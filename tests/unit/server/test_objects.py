@@ -1,7 +1,7 @@
 """How URIs, Secrets and the environment become the settings of an object store.
 
-s3 is tested against a real store in tests/integration/test_fetch_s3.py. For gs and az there is none here: these tests know what
-obstore is told, and that what it is told is taken, no more.
+s3 is tested against a real store in tests/integration/test_fetch_s3.py, gs against a server of its protocol in
+test_fetch_google.py. For az there is neither: these tests know what obstore is told, and that what it is told is taken, no more.
 """
 
 import json

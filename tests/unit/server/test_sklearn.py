@@ -128,10 +128,10 @@ def test_skops_with_trees_for_wider_rows_than_it_asks_for(tmp_path: Path, kind: 
 DEFERRED = """
 import sys
 from pathlib import Path
-from slipway_server import formats, trial
+from slipway_server import formats, loading
 formats.prepare("SKLearn", Path(sys.argv[1]))
 model = formats.load(Path(sys.argv[1]), "SKLearn", 1)
-assert trial.warm_up(model, Path(sys.argv[1])) is None
+assert loading.warm_up(model, Path(sys.argv[1])) is None
 print(*(name for name in ("pandas", "scipy.stats", "scipy.integrate", "sklearn.gaussian_process") if name in sys.modules))
 from scipy import stats, integrate
 from sklearn.metrics import auc, label_ranking_loss

@@ -16,10 +16,6 @@ from tests.unit.server.support import INFER, Server, classifier, loop, serving, 
 from tests.unit.server.test_limits_of_requests import body, metrics, trips
 
 
-def children(server: Server) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()]
-
-
 def sockets(pid: int) -> int:
     names = []
     for fd in Path(f"/proc/{pid}/fd").iterdir():
@@ -68,14 +64,14 @@ def test_a_worker_that_is_killed_takes_only_its_own_requests_with_it(tmp_path: P
         with load(server, 8) as results:
             wait_until(lambda: results["200"] > 200, "load")
             counted = metrics(server)["requests_total/rest/2xx"]
-            first, second = children(server)
+            first, second = server.workers()
             os.kill(first, signal.SIGKILL)
             wait_until(lambda: metrics(server)["worker_restarts_total"] == 1, "another")
             wait_until(lambda: metrics(server)["workers"] == 2, "loaded")
             served = results["200"]
             wait_until(lambda: results["200"] > served + 200, "more load")
             assert server.get("/v2/health/ready").status == 200
-            assert second in children(server)
+            assert second in server.workers()
         failed = results.total() - results["200"]
         assert failed <= 8  # a request in the hands of the dead for each caller at most
         after = metrics(server)
@@ -89,7 +85,7 @@ def test_a_worker_that_is_killed_takes_only_its_own_requests_with_it(tmp_path: P
 
 def test_connections_are_shared_fairly(tmp_path: Path) -> None:
     with serving(tmp_path, classifier(), "--workers", "2") as server:
-        workers = children(server)
+        workers = server.workers()
         bare = min(map(sockets, workers))
         connections = [server.connect() for _ in range(12)]
         for connection in connections:
@@ -144,8 +140,9 @@ def test_drain_under_load(tmp_path: Path) -> None:
 def test_workers_end_with_their_supervisor(tmp_path: Path, wait: str) -> None:
     content = classifier() if wait == "ready" else loop(10**12)
     with serving(tmp_path, content, "--workers", "2", wait=wait) as server:
-        wait_until(lambda: len(children(server)) >= 2, "forked")
-        workers = children(server)
+        wait_until(server.workers, "forked")
+        workers = server.workers()
+        assert len(workers) == (2 if wait == "ready" else 1)  # the first one's load is the trial
         server.process.kill()
         wait_until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in workers), "ended")
 
@@ -164,6 +161,25 @@ def test_a_model_that_is_not_served_ends_all(tmp_path: Path) -> None:
         assert (tmp_path / "termination").read_text().startswith("ModelCorrupt: ")
 
 
+def test_a_model_that_only_one_worker_can_load_ends_all(tmp_path: Path) -> None:
+    content = """
+import os
+if "ONCE" in os.environ and os.path.exists(os.environ["ONCE"]):
+    os.abort()
+class Model:
+    inputs = [("x", "FP32", [-1])]
+    outputs = [("y", "FP32", [-1])]
+    def predict(self, inputs):
+        open(os.environ["ONCE"], "w").close()
+        return {"y": inputs["x"]}
+"""
+    flags = ("--format", "Python", "--workers", "2")
+    with serving(tmp_path, content.encode(), *flags, wait="", name="model.py", ONCE=str(tmp_path / "once")) as server:
+        assert server.process.wait(20) == 1
+        termination = (tmp_path / "termination").read_text()
+        assert termination.startswith("ModelLoadCrashed: loading models killed its process (SIGABRT)"), termination
+
+
 def test_workers_that_die_again_and_again_end_the_server(tmp_path: Path) -> None:
     with serving(tmp_path, classifier(), "--workers", "2", SLIPWAY_LOG_FORMAT="json") as server:
         dead: set[int] = set()
@@ -171,7 +187,7 @@ def test_workers_that_die_again_and_again_end_the_server(tmp_path: Path) -> None
         def kill_one() -> bool:
             if server.process.poll() is not None:
                 return True
-            alive = [pid for pid in children(server) if pid not in dead]
+            alive = [pid for pid in server.workers() if pid not in dead]
             if alive:
                 dead.add(alive[0])
                 os.kill(alive[0], signal.SIGKILL)
