@@ -26,6 +26,7 @@ class Tool:
     version_of: str = ""  # the module in go.mod whose version is the tool's
     linker_values: tuple[str, ...] = ()
     release: Release | None = None
+    tags: tuple[str, ...] = ()  # build tags
 
 
 def _kubernetes(name: str) -> Tool:
@@ -137,6 +138,16 @@ TOOLS = {
                 f"{_VERSITYGW_FOLDER}/versitygw",
             ),
         ),
+        Tool("envoy-gateway", "envoy-gateway", "github.com/envoyproxy/gateway/cmd/envoy-gateway"),
+        Tool(
+            "prometheus",
+            "prometheus",
+            "github.com/prometheus/prometheus/cmd/prometheus",
+            "github.com/prometheus/prometheus",
+            ("github.com/prometheus/common/version.Version={number}",),
+            tags=("remove_all_sd", "enable_dns_sd"),  # targets are found by DNS: no client of any cloud is needed
+        ),
+        Tool("fake-gcs-server", "fake-gcs-server", "github.com/fsouza/fake-gcs-server"),
         Tool("h2spec", "h2spec", "github.com/summerwind/h2spec/cmd/h2spec"),
         Tool("pause", "pause", "."),
     )

