@@ -18,6 +18,7 @@ from slipway.kube.kinds import CONFIG_MAP, LEASE
 from slipway.kube.lease import Lease
 from slipway.kube.store import Store
 from slipway.manifests import labels
+from slipway.probe.synthetic import config_maps
 
 
 @pytest.fixture
@@ -48,6 +49,16 @@ async def test_a_create_only_apply_never_touches_what_is_there(api: Api, namespa
         await api.apply(config_map(namespace, "create-only", a="2"), create=True)
     assert refused.value.status == 409
     assert await api.get(CONFIG_MAP, namespace, "create-only") == first
+
+
+async def test_one_object_is_read_by_a_list_of_its_name(api: Api, namespace: str) -> None:
+    for name in ("one", "other"):
+        await api.apply(config_map(namespace, name, a=name), create=True)
+    read = config_maps(api)
+    found = await read(namespace, "one")
+    assert found is not None
+    assert (found["metadata"]["name"], found["data"]) == ("one", {"a": "one"})
+    assert await read(namespace, "none") is None
 
 
 async def test_a_field_that_is_no_longer_wanted_is_removed(api: Api, namespace: str) -> None:

@@ -61,7 +61,7 @@ def test_what_the_watch_saw_go_does_not_come_back_by_an_older_list() -> None:
     store.put(deployment(version=1))
     store.drop(deployment(version=5))
     assert not store.put(deployment(version=1))
-    assert store.prune(DEPLOYMENT, "ns", {"u1"}, "3") == []
+    assert store.prune(DEPLOYMENT, "ns", {"u1"}, 3) == []
     assert store.get(DEPLOYMENT, "ns", "a") is None
 
 
@@ -79,14 +79,14 @@ def test_a_list_shows_what_a_watch_missed() -> None:
     assert not store.put(deployment("a", 1, "u1"))
     assert store.put(deployment("b", 2, "u2", spec="changed"))
     assert store.put(deployment("d", 2, "u4"))
-    assert [obj["metadata"]["name"] for obj in store.prune(DEPLOYMENT, "ns", {"u1", "u2", "u4"}, "2")] == ["c"]
+    assert [obj["metadata"]["name"] for obj in store.prune(DEPLOYMENT, "ns", {"u1", "u2", "u4"}, 2)] == ["c"]
     assert store.get(DEPLOYMENT, "ns", "c") is None
 
 
 def test_a_list_does_not_hide_what_is_newer_than_it() -> None:
     store = Store()
     store.put(deployment("made-meanwhile", 9))
-    assert store.prune(DEPLOYMENT, "ns", set(), "7") == []
+    assert store.prune(DEPLOYMENT, "ns", set(), 7) == []
     assert store.get(DEPLOYMENT, "ns", "made-meanwhile") is not None
 
 

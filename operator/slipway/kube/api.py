@@ -71,9 +71,14 @@ class Api:
                 return None
             raise
 
-    async def list(self, kind: Kind, namespace: str | None = None, selector: str = "") -> AsyncIterator[tuple[list[Object], str]]:
-        """Yield all objects in pages, with the resourceVersion of the list, the same each time. `namespace` None: all of them."""
-        query: Query = [("limit", str(PAGE)), ("labelSelector", selector)]
+    async def list(
+        self, kind: Kind, namespace: str | None = None, selector: str = "", fields: str = ""
+    ) -> AsyncIterator[tuple[list[Object], str]]:
+        """Yield all objects in pages, with the resourceVersion of the list, the same each time. `namespace` None: all of them.
+
+        `fields` selects by field: `metadata.name=NAME` reads one object with the right to list and without that to get.
+        """
+        query: Query = [("limit", str(PAGE)), ("labelSelector", selector), ("fieldSelector", fields)]
         token = ""
         while True:
             page = await self._request("list", "GET", kind.path(namespace), [*query, ("continue", token)])

@@ -45,6 +45,8 @@ class Converger:
                 applied = await self._api.apply(wanted)
         except ApiError as error:
             if error.status != 409:
+                if error.status == 404 and kind.optional:
+                    return Symptom("NotInstalled", f"the cluster has no {kind.kind} ({kind.api_version}): install its definition")
                 if _is_refusal(error):
                     return Symptom("ChildRefused", short(f"{wanted['kind']} {metadata['name']} is refused: {error.message}"))
                 raise

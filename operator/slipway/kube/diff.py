@@ -9,8 +9,8 @@ from slipway.manifests.labels import APPLIED
 
 # The API server identifies the entries of these lists by a key, and others may add entries of their own.
 _KEYS = ("name", "containerPort", "port", "uid", "mountPath", "topologyKey", "type")
-# It replaces these maps whole, for an entry more changes what they mean: a Service would select nothing.
-_WHOLE = ("selector", "matchLabels", "nodeSelector")
+# It replaces these whole, for an entry more changes what they mean: a Service would select nothing, a route go elsewhere.
+_WHOLE = ("selector", "matchLabels", "nodeSelector", "parentRefs", "backendRefs", "tls")
 
 
 def mark(obj: dict[str, Any]) -> dict[str, Any]:

@@ -87,14 +87,12 @@ class Store:
                 del self._children[namespace, model]
         return True
 
-    def prune(self, kind: Kind, namespace: str | None, present: set[str], version: str) -> list[Object]:
+    def prune(self, kind: Kind, namespace: str | None, present: set[str], version: float = float("inf")) -> list[Object]:
         """Take notice of the uids that were all that there was of a kind at a version. Answer the objects that went.
 
         What is held and newer than that has come since.
         """
-        gone = [
-            obj for obj in self.all(kind, namespace) if obj["metadata"]["uid"] not in present and _version(obj) <= int(version)
-        ]
+        gone = [obj for obj in self.all(kind, namespace) if obj["metadata"]["uid"] not in present and _version(obj) <= version]
         for obj in gone:
             self.drop(obj)
         return gone
