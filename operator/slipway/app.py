@@ -13,20 +13,28 @@ from typing import Any
 import aiohttp
 
 from slipway import handlers, health, live
+from slipway.api.status import Status
+from slipway.checks.pollers import Pollers
 from slipway.core.observation import RouterSeen
+from slipway.core.polled import Outward
+from slipway.judges import Judges
 from slipway.kube.api import Api, ApiError
 from slipway.kube.informer import Informer
-from slipway.kube.kinds import MODEL_DEPLOYMENT, POD, WATCHED
+from slipway.kube.kinds import MODEL_DEPLOYMENT, POD, SERVICE, WATCHED
 from slipway.kube.lease import Lease
 from slipway.kube.store import Store
 from slipway.logs import current_key
 from slipway.manifests import labels
 from slipway.meter.meter import Meter
 from slipway.metrics import Metrics
+from slipway.probe.agreement import Comparers, comparer_pods
+from slipway.probe.synthetic import Synthetic, config_maps
+from slipway.probe.wishes import wishes
 from slipway.queue import WorkQueue
 from slipway.reconciler import Reconciler, StaleError
 from slipway.routers import addresses, router_key
 from slipway.settings import Settings
+from slipway.sizer import Sizer
 
 log = logging.getLogger(__name__)
 _STOP_SECONDS = 1.0
@@ -56,7 +64,24 @@ class App:
             lambda namespace, revision: self._reconciler.routers.timeout_seconds(namespace, revision),
         )
         self._metrics = Metrics(self._store, self._queue, self._meter, api)
-        self._reconciler = Reconciler(api, self._store, self._meter, self._queue, settings, self._metrics.rollouts.written)
+        outward = Outward(settings.prometheus_address, settings.check_hosts, settings.cluster_domain)
+        self._pollers = Pollers(outward, lambda namespace, name: api.get(SERVICE, namespace, name))
+        self._sizer = Sizer(self._store, self._meter, self._queue.add)
+        self._comparers = Comparers(lambda: comparer_pods(self._store))
+        self._synthetic = Synthetic(
+            lambda: wishes(self._store), lambda namespace: addresses(self._store, namespace), config_maps(api), self._queue.add
+        )
+        self._reconciler = Reconciler(
+            api,
+            self._store,
+            self._meter,
+            Judges(self._meter, self._pollers, self._comparers, self._store),
+            self._sizer,
+            self._synthetic.symptom,
+            self._queue,
+            settings,
+            self._written,
+        )
         self._stop = asyncio.Event()
         self._standby = True
         self._synced = False
@@ -89,7 +114,15 @@ class App:
         """Act as the leader until told to stop, the Lease is lost, or a part of the operator fails."""
         holding = asyncio.create_task(lease.hold())
         stopping = asyncio.create_task(self._stop.wait())
-        parts: list[Coroutine[Any, Any, None]] = [self._work(), self._meter.run(), *(part.run() for part in self._informers)]
+        parts: list[Coroutine[Any, Any, None]] = [
+            self._work(),
+            self._meter.run(),
+            self._pollers.run(),
+            self._comparers.run(),
+            self._sizer.run(),
+            self._synthetic.run(),
+            *(part.run() for part in self._informers),
+        ]
         tasks = {asyncio.create_task(part) for part in parts}
         done, running = await asyncio.wait({holding, stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
         for task in running:
@@ -169,7 +202,8 @@ class App:
             await asyncio.sleep(self._settings.sweep_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - jitter
             try:
                 for informer in (*self._models, *self._informers):
-                    await informer.sweep()
+                    if not informer.absent:
+                        await informer.sweep()
             except (ApiError, aiohttp.ClientError, TimeoutError) as error:
                 log.warning("sweep failed: %s", error or type(error).__name__)
                 continue
@@ -204,6 +238,10 @@ class App:
 
     def _routers_seen(self, namespace: str, before: Iterable[RouterSeen], after: Iterable[RouterSeen]) -> None:
         self._reconciler.routers.changed(namespace, before, after)
+
+    def _written(self, before: Status, after: Status) -> None:
+        self._metrics.rollouts.written(before, after)
+        self._synthetic.look()
 
     def _enqueue_router_namespaces(self) -> None:
         for namespace in self._store.namespaces():

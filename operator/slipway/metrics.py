@@ -15,6 +15,7 @@ from slipway.live import roles
 from slipway.meter.meter import Meter
 from slipway.queue import WorkQueue
 from slipway.rollout_metrics import RolloutMetrics
+from slipway.scaling_metrics import ScalingMetrics
 
 # The counts that are shown one by one.
 _KINDS = (
@@ -48,6 +49,7 @@ class Metrics:
             registry=self.registry,
         )
         self.rollouts = RolloutMetrics(store, self.registry)
+        self.registry.register(ScalingMetrics(store))
         self.registry.register(_Live(store, queue, api))
         self.registry.register(_Callers(store, meter))
 

@@ -10,8 +10,10 @@ from slipway.api.base import duration_seconds
 from slipway.api.model import Trust
 from slipway.api.spec import Spec
 from slipway.api.status import Status
+from slipway.core import sizing
 from slipway.core.observation import Symptom
 from slipway.core.plan import IMMEDIATE, Plan, plan
+from slipway.core.polled import Outward, metric, polled
 from slipway.core.revision import Target, target
 from slipway.settings import Settings
 
@@ -33,6 +35,8 @@ class Model:
     spec: Spec | None
     spec_error: Symptom | None
     status: Status
+    sized: int | None = None
+    """Replicas as its objective asks for them; None where that is not known."""
 
     @property
     def name(self) -> str:
@@ -71,10 +75,19 @@ class Model:
 
     @property
     def replicas(self) -> int:
-        """Answer the number of replicas of a serving revision; where the spec cannot be read, what there was."""
-        if self.spec is not None:
-            return self.spec.scaling.min
-        return self.status.stable.replicas if self.status.stable else 1
+        """Answer the number of replicas of a serving revision; where it cannot be known, what there was."""
+        had = self.status.stable.replicas if self.status.stable else 0
+        if self.spec is None:
+            return had or 1
+        scaling = self.spec.scaling
+        if scaling.objective is None or scaling.max is None:
+            return scaling.min
+        return min(max(self.sized or had, scaling.min), scaling.max)
+
+    @property
+    def minimum(self) -> int:
+        """Answer how many replicas it has at the least."""
+        return self.spec.scaling.min if self.spec is not None else self.replicas
 
     @property
     def unsafe(self) -> bool:
@@ -115,13 +128,17 @@ def read(obj: dict[str, Any], settings: Settings) -> Model:
         first = invalid.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in ("spec", *first["loc"]))
         error = Symptom("SpecInvalid", f"{where}: {first['msg']}; what served before goes on serving")
-    if spec is not None and (refused := _refused(spec, settings)):
+    if spec is not None and (refused := _unusable(spec, obj["metadata"]["namespace"], settings)):
         spec, error = None, refused
     try:
         status = Status.model_validate(obj.get("status") or {})
     except ValidationError:
         status = Status()
     return Model(obj, spec, error, status)
+
+
+def _unusable(spec: Spec, namespace: str, settings: Settings) -> Symptom | None:
+    return _refused(spec, settings) or _not_asked(spec, namespace, settings) or _no_time(spec)
 
 
 def _refused(spec: Spec, settings: Settings) -> Symptom | None:
@@ -134,3 +151,22 @@ def _refused(spec: Spec, settings: Settings) -> Symptom | None:
         f"spec.model.uri: {scheme}:// is not allowed in this cluster, whose models come from {allowed}; "
         "what served before goes on serving",
     )
+
+
+def _no_time(spec: Spec) -> Symptom | None:
+    """Say what is wrong with a schedule that only looks like one."""
+    try:
+        sizing.settings(spec.scaling)
+    except ValueError as error:
+        return Symptom("SpecInvalid", f"spec.scaling.schedule: {error}; what served before goes on serving")
+    return None
+
+
+def _not_asked(spec: Spec, namespace: str, settings: Settings) -> Symptom | None:
+    outward = Outward(settings.prometheus_address, settings.check_hosts, settings.cluster_domain)
+    compared = metric(spec.rollout)
+    for check in (*polled(spec.rollout), *([compared] if compared is not None else [])):
+        if refusal := outward.refusal(check, namespace):
+            reason, message = refusal
+            return Symptom(reason, f"{message}; what served before goes on serving")
+    return None

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from slipway.api.status import ScalingStatus
 from slipway.core.figures import Figures
 from slipway.core.observation import RevisionSeen, RoutesSeen
 from slipway.core.plan import Judgement
@@ -23,6 +24,7 @@ def observe(
     routes: RoutesSeen,
     figures: Callable[[str], Figures],
     judgement: Judgement,
+    scaling: ScalingStatus | None,
     now: datetime,
 ) -> World:
     """Answer the frozen picture of one ModelDeployment's world; `figures` answers a revision's."""
@@ -32,6 +34,8 @@ def observe(
     revisions: dict[str, RevisionSeen] = {}
     for deployment in store.children(model.namespace, model.name, DEPLOYMENT):
         name = deployment["metadata"]["name"]
+        if REVISION_LABEL not in deployment["metadata"].get("labels", {}):
+            continue  # a comparer's
         if deployment["metadata"].get("deletionTimestamp") or not _owned(deployment, model):
             continue
         ready = sum(pod_ready(pod) for pod in pods[name])
@@ -56,6 +60,8 @@ def observe(
         now=now,
         plan=model.plan,
         judgement=judgement,
+        minimum=model.minimum,
+        scaling=scaling,
     )
 
 

@@ -2,16 +2,18 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from slipway.api.status import Status
-from slipway.core import live, report, rollout
+from slipway.core import live, report, rollout, sizing
 from slipway.core.figures import LIVE_SECONDS
 from slipway.core.observation import Symptom
 from slipway.core.plan import Judgement
 from slipway.core.state import State, World, load
 from slipway.core.symptoms import STAGE_SECONDS
+from slipway.core.verbs import plan_in_force
 from slipway.judges import Judges
 from slipway.kube import events
 from slipway.kube.api import Api, ApiError
@@ -22,9 +24,11 @@ from slipway.manifests import children
 from slipway.meter.meter import Meter
 from slipway.model import Model, read
 from slipway.observe import observe
+from slipway.outside import open_ways
 from slipway.queue import Key, WorkQueue
 from slipway.routers import Routers, router_key
 from slipway.settings import Settings
+from slipway.sizer import Sizer
 
 log = logging.getLogger(__name__)
 # Counts in status, and the words about them, are told this late at most.
@@ -47,6 +51,9 @@ class Reconciler:
         api: Api,
         store: Store,
         meter: Meter,
+        judges: Judges,
+        sizer: Sizer,
+        sample_symptom: Callable[[str, str], Symptom | None],
         queue: WorkQueue,
         settings: Settings,
         written: Callable[[Status, Status], None],
@@ -57,7 +64,7 @@ class Reconciler:
         self._converger = Converger(api, store)
         self._written = written
         self._figures_due: dict[Key, datetime] = {}
-        self._judges = Judges(meter)
+        self._judges, self._sizer, self._sample_symptom = judges, sizer, sample_symptom
         self.routers = Routers(api, store, self._converger, meter, queue, settings, now)
 
     async def reconcile(self, key: Key) -> None:
@@ -76,24 +83,32 @@ class Reconciler:
             self._meter.expect(namespace)
             return  # its next scrape, at once, brings the key again: nothing is decided on routers not looked at
         model = read(obj, self._settings)
+        decision = self._sizer.decision(*key)
+        model = replace(model, sized=decision.replicas if decision is not None else None)
         before = load(model.status)
         judgement = self._judges.judge(model, before, self._now().timestamp())
 
         world = self._observe(model, judgement)
         state = rollout.decide(before, world)
-        hindrance = await self._apply(model, state, world)
+        hindrance = await self._apply(model, state, world) or self._sample_symptom(*key)
+        outside = await open_ways(model, self.routers, self._converger, self._store, hindrance)
         world = self._observe(model, judgement)
-        told = await self._write_status(model, state, world, hindrance)
-        if told and (state.weights, state.active) != (before.weights, before.active):
+        told = await self._write_status(model, state, world, hindrance, outside.verdict)
+        if told and (state.weights, state.active, state.step) != (before.weights, before.active, before.step):
             self._queue.add(router_key(namespace), after=0.02)
         await self._delete_unwanted(model, state)
 
-        self._wake(key, model, state, world, hindrance)
+        self._wake(key, model, state, world, hindrance or outside.hindrance)
 
     def _observe(self, model: Model, judgement: Judgement) -> World:
         routes = self.routers.seen(model.namespace, model.name)
         figures = partial(self._meter.figures, model.namespace, seconds=LIVE_SECONDS)
-        return observe(model, self._store, routes, figures, judgement, self._now())
+        decision, scaling = self._sizer.decision(model.namespace, model.name), model.status.scaling
+        if decision is not None:
+            scaling = sizing.told(scaling, decision, self._now())
+        if model.spec is not None and model.spec.scaling.objective is None:
+            scaling = None
+        return observe(model, self._store, routes, figures, judgement, scaling, self._now())
 
     async def _apply(self, model: Model, state: State, world: World) -> Symptom | None:
         """Apply the children that differ. Answer what hinders the first that is hindered."""
@@ -106,10 +121,12 @@ class Reconciler:
     async def _delete_unwanted(self, model: Model, state: State) -> None:
         """Delete what the roles no longer need. Status no longer names it: it was written before."""
         await self._converger.delete(
-            children.unwanted(model.identity, state, model.replicas, model.history_limit, self._stored(model))
+            children.unwanted(model.identity, state, model.plan, model.replicas, model.history_limit, self._stored(model))
         )
 
-    async def _write_status(self, model: Model, state: State, world: World, hindrance: Symptom | None) -> bool:
+    async def _write_status(
+        self, model: Model, state: State, world: World, hindrance: Symptom | None, exposed: report.Verdict | None
+    ) -> bool:
         """Write status if it changed, and the event of its transition. Answer whether it did."""
         subject = report.Subject(
             model.name,
@@ -120,6 +137,7 @@ class Reconciler:
             url=f"http://{model.name}.{model.namespace}",
             selectors=children.selectors(state),
             unsafe=model.unsafe,
+            exposed=exposed,
         )
         status = report.report(model.status, subject, state, world)
         figures = {name: seen.figures for name, seen in world.revisions.items() if seen.figures is not None}
@@ -168,7 +186,7 @@ class Reconciler:
             self._queue.add(key, after=delay)
         watched = {*world.routes.written, *([state.candidate.revision] if state.candidate is not None else [])}
         awaited = any(world.routes.healthy(revision) < world.seen(revision).ready for revision in watched)
-        moving = world.routes.live != {revision: weight for revision, weight in state.weights.items() if weight}
+        moving = not world.routes.does(state.weights, state.steering(plan_in_force(state, world.plan)))
         if awaited or moving or state.draining:
             self._meter.expect(model.namespace)
 

@@ -9,9 +9,11 @@ from typing import Any
 from slipway.api.base import duration_seconds
 from slipway.core import routing
 from slipway.core.observation import RouterSeen, RoutesSeen, Symptom
-from slipway.core.routing import RouterState, Wanted
-from slipway.core.state import load
+from slipway.core.routing import Route, RouterState, Wanted
+from slipway.core.state import State, load
+from slipway.core.steering import UNSTEERED, Steering
 from slipway.core.symptoms import diagnose, pod_ready
+from slipway.core.verbs import plan_in_force
 from slipway.kube.api import Api, ApiError
 from slipway.kube.converge import HINDRANCE_RETRY_SECONDS, Converger
 from slipway.kube.kinds import (
@@ -79,8 +81,18 @@ class Routers:
             return seen
         return replace(seen, symptom=diagnose(router_pods(self._store, namespace), deployment))
 
+    def hosts(self, model: Model) -> tuple[tuple[str, ...], Symptom | None]:
+        """Answer the host names asked for that the routers were told of, and why one was refused."""
+        route = self._written(model.namespace).routes.get(model.name)
+        refused = self._refused.get(model.namespace, {}).get(model.name)
+        if route is None or model.spec is None:
+            return (), refused
+        own = routing.service_names(model.name, model.namespace, self._settings.cluster_domain)
+        return tuple(host for host in model.spec.routing.hosts or () if host in (*route.wanted.hosts, *own)), refused
+
     def timeout_seconds(self, namespace: str, revision: str) -> float:
         """Answer how long the routers let a request to the revision take."""
+        revision = routing.mirrored(revision)
         wanted = (route.wanted for route in self._written(namespace).routes.values())
         return next((each.timeout_seconds for each in wanted if revision in each.ports), math.inf)
 
@@ -215,4 +227,12 @@ class Routers:
             timeout = before.wanted.timeout_seconds if before else 30.0
         else:
             timeout = duration_seconds(model.spec.routing.timeout)
-        return Wanted(state.weights, ports, hosts, timeout)
+        return Wanted(state.weights, ports, hosts, timeout, self._steering(model, state, before))
+
+    @staticmethod
+    def _steering(model: Model, state: State, before: Route | None) -> Steering:
+        """Answer what is asked beside weights; where the spec cannot be read, what was, while it has the same candidate."""
+        if model.spec is not None:
+            return state.steering(plan_in_force(state, model.plan))
+        was = before.wanted.steering if before is not None else UNSTEERED
+        return was if state.candidate is not None and state.candidate.revision == was.revision else UNSTEERED

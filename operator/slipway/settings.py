@@ -16,6 +16,7 @@ class Settings:
     server_image: str
     router_image: str
     server_gpu_image: str = ""
+    operator_image: str = ""
     model_schemes: tuple[str, ...] = ()
     model_networks: tuple[str, ...] = ()
     watch_namespaces: tuple[str, ...] = ()
@@ -31,6 +32,8 @@ class Settings:
     dns_stale_seconds: int = 35
     workers: int = 8
     sweep_seconds: float = 300.0
+    prometheus_address: str = ""
+    check_hosts: tuple[str, ...] = ()
     http_port: int = 8080
     log_format: str = "json"
     log_level: str = "info"
@@ -56,6 +59,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
 
     flag("server-image", None, "image of the bundled model server, also used to fetch models")
     flag("server-gpu-image", "", "image of the bundled model server's GPU build, for models with nvidia.com/gpu in their limits")
+    flag("operator-image", "", "image of this operator, also of the comparer of a rollout's answers; empty: nothing is compared")
     flag("model-schemes", "", "comma-separated schemes that model.uri may have; empty: all", _names)
     flag("model-networks", "", "comma-separated networks (CIDR) of private addresses that a model may be fetched from", _names)
     flag("router-image", None, "image of the router (Envoy, with bash)")
@@ -72,6 +76,10 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
          "the TTL and cache of CoreDNS (30 s each by default) and a margin", int)  # fmt: skip
     flag("workers", 8, "reconciles that run side by side", int)
     flag("sweep-seconds", 300.0, "how often everything is listed to repair what watches missed", float)
+    flag(
+        "prometheus-address", "", "the Prometheus that checks ask which name none, such as http://prometheus.monitoring.svc:9090"
+    )
+    flag("check-hosts", "", "comma-separated hosts that checks may ask beside Services of their own namespace", _names)
     flag("http-port", 8080, "port of /healthz, /readyz and /metrics", int)
     flag("log-format", "json", "how a log line looks", str, ("json", "text"))
     flag("log-level", "info", "the least severe level logged", str, ("debug", "info", "warning", "error"))

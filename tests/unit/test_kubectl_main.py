@@ -168,7 +168,9 @@ def test_table(
     if sent is not None:
         assert sent.items() <= api.sent[0].items()
         assert api.sent[0]["by"] == "ops-1"
-        assert api.sent[0].keys() == {"verb", "at", "by", "full", "revision"}, "null removes what an earlier request had"
+        assert api.sent[0].keys() == {"verb", "at", "by", "full", "revision", "weight"}, (
+            "null removes what an earlier request had"
+        )
 
 
 def test_a_line_is_printed_once(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,7 +231,8 @@ def test_what_cannot_be_understood_has_an_exit_code_of_its_own(capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    "command", ["", "status", "watch", "list", "history", "wait", "promote", "abort", "pause", "resume", "retry", "rollback"]
+    "command",
+    ["", "status", "watch", "list", "history", "wait", "promote", "abort", "pause", "resume", "retry", "rollback", "set-weight"],
 )
 def test_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -17,6 +17,20 @@ CHECKS = [
     {"name": "errorRate", "candidate": "0.1%", "stable": "0%", "limit": "1%", "sample": 1204, "verdict": "Passed"},
     {"name": "p95 to stable's", "stable": "12ms", "sample": 7, "verdict": "InsufficientRequests"},
 ]
+ASKED = [
+    CHECKS[0],
+    {
+        "name": "errors",
+        "kind": "Prometheus",
+        "candidate": "0.02",
+        "limit": "0.05",
+        "sample": 3,
+        "verdict": "Passed",
+        "message": "0.02",
+    },
+    {"name": "rows", "kind": "Webhook", "sample": 1, "verdict": "Unanswered", "message": "gate cannot be reached"},
+    {"name": "smoke", "kind": "Job", "sample": 0, "verdict": "Running"},
+]
 STEP = {"revision": "churn-b41d", "since": "2026-01-01T11:50:00Z", "step": 2, "steps": 3, "liveWeight": 25}
 LIVE = {**STEP, "stepSince": "2026-01-01T11:58:48Z"}
 FAILED = {**LIVE, "outcome": "Failed", "reason": "Aborted", "message": "aborted by ops-1"}
@@ -67,6 +81,19 @@ churn  Progressing  http://churn.shop
    ├─ step 2 of 3, live for 1m12s, 3m48s of its hold left
    ├─ errorRate        0.1%  stable 0%    limit 1%  1204 requests  Passed
    └─ p95 to stable's  -     stable 12ms  limit -   7 requests     InsufficientRequests""",
+    ),
+    (
+        "checks that ask somebody else",
+        churn("Progressing", stable=STABLE, candidate=CANDIDATE, rollout={**LIVE, "checks": ASKED}),
+        """\
+churn  Progressing  http://churn.shop
+├─ stable     churn-7f9c  version 2  75%  3/3 ready
+└─ candidate  churn-b41d  version 3  25%  1/2 ready
+   ├─ step 2 of 3, live for 1m12s, 3m48s of its hold left
+   ├─ errorRate  0.1%  stable 0%   limit 1%    1204 requests  Passed
+   ├─ errors     0.02  Prometheus  limit 0.05  3 answers      Passed
+   ├─ rows       -     Webhook                 1 answer       Unanswered: gate cannot be reached
+   └─ smoke      -     Job                     0 answers      Running""",
     ),
     (
         "its weight is under way",
@@ -159,6 +186,14 @@ churn  Ready  http://churn.shop
 churn  Ready  http://churn.shop
 ├─ stable     churn-7f9c  version 2  75%  3/3 ready
 └─ UnsafeModel is True  TrustUnsafe: why""",
+    ),
+    (
+        "not reached from outside",
+        churn(stable=STABLE, conditions=[*READY, condition("Exposed", "False", "NotAllowedByListeners")]),
+        """\
+churn  Ready  http://churn.shop
+├─ stable     churn-7f9c  version 2  75%  3/3 ready
+└─ Exposed is False  NotAllowedByListeners: why""",
     ),
     (
         "nobody looked at it yet",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from slipway.api.spec import Spec
+from slipway.core.plan import IMMEDIATE
 from slipway.core.revision import target
 from slipway.core.routing import Route, RouterState, Wanted
 from slipway.core.state import State
@@ -204,7 +205,7 @@ def test_the_deployment_is_built_from_the_kept_revision_alone() -> None:
     wanted = target("m", spec())
     kept = model.build_revision("m", "ns", "uid", wanted, 1, spec(), SETTINGS)
     upgraded = replace(SETTINGS, server_image="server:2")
-    world = type("World", (), {"target": wanted, "replicas": 2})()
+    world = type("World", (), {"target": wanted, "replicas": 2, "plan": IMMEDIATE})()
     stored = children.Stored({wanted.revision: kept}, ())
     built = list(children.build(Identity("m", "ns", "uid"), spec(), State(stable=wanted), world, stored, upgraded))
     (deployment,) = [obj for obj in built if obj["kind"] == "Deployment"]
@@ -222,7 +223,7 @@ def test_the_oldest_revisions_go_and_only_our_own() -> None:
     }
     kept["m-foreign"] = model.build_revision("m", "ns", "other", replace(wanted, revision="m-foreign"), 0, spec(), SETTINGS)
     state = State(stable=replace(wanted, revision="m-0"))
-    going = children.unwanted(owner, state, 1, 2, children.Stored(kept, ()))
+    going = children.unwanted(owner, state, IMMEDIATE, 1, 2, children.Stored(kept, ()))
     assert [obj["metadata"]["name"] for obj in going] == ["m-2", "m-1"]
 
 

@@ -13,6 +13,7 @@ from slipway.meter.meter import Meter, RouterPod
 from slipway.metrics import Metrics
 from slipway.queue import WorkQueue
 from slipway.rollout_metrics import RolloutMetrics
+from slipway.scaling_metrics import ScalingMetrics
 
 
 class Counted(Meter):
@@ -84,6 +85,20 @@ def test_a_rollout_has_series_while_it_is_under_way() -> None:
     assert found.of("slipway_rollout_check", name="m", check="errorRate", verdict="Passed") == 1
     store.put({**made, "metadata": {**made["metadata"], "resourceVersion": "2"}, "status": {"stable": {"revision": "b"}}})
     assert not [labels for _, labels in Samples(registry) if ("name", "m") in labels]
+
+
+def test_an_objective_has_series() -> None:
+    store, registry = Store(), CollectorRegistry()
+    registry.register(ScalingMetrics(store))
+    store.put(deployment("fixed", stable="a"))
+    made = deployment("m", stable="a")
+    made["status"]["scaling"] = {"replicas": 3, "wanted": 9, "reason": "AtMaximum", "concurrencyLimit": 2.5}
+    store.put(made)
+    found = Samples(registry)
+    shown = {"replicas": 3, "replicas_wanted": 9, "concurrency_limit": 2.5}
+    assert {name: found.of(f"slipway_scaling_{name}", name="m") for name in shown} == shown
+    assert found.of("slipway_scaling_reason", name="m", reason="AtMaximum") == 1
+    assert not [labels for _, labels in found if ("name", "fixed") in labels]
 
 
 def ended(outcome: str, reason: str | None = None) -> tuple[Status, Status]:

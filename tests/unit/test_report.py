@@ -118,7 +118,7 @@ TABLE = [
         "scaling up",
         SUBJECT,
         State(stable=A),
-        replace(world(SERVING, a=UP), replicas=3),
+        replace(world(SERVING, a=UP), replicas=3, minimum=3),
         Phase.PROGRESSING,
         ("False", "Scaling"),
         "True",

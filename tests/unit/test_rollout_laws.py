@@ -18,10 +18,13 @@ from slipway.core.plan import IMMEDIATE, Judgement, Plan, Step, Verdict
 from slipway.core.revision import Target
 from slipway.core.routing import RouterState, Wanted
 from slipway.core.state import State, World
+from slipway.core.steering import UNSTEERED, Steering
 
 REVISIONS = ("m-a", "m-b", "m-c")
 TIMEOUT, DEADLINE = 30.0, 600.0
 CANARY = Plan((Step(5, 30, judged=True), Step(50, 90, judged=True), Step(100)), step_seconds=300)
+SHADOW = Plan((Step(0, 30, judged=True, mirror=20), Step(20, 10, pause_seconds=60, replicas=1), Step(100)), pauses=True)
+BLUE_GREEN = Plan((Step(0, 40, judged=True, share=100), Step(100)), proportional=True, preview=True, keep_seconds=50)
 OTHER = Plan((Step(20, 60, judged=True), Step(50), Step(100, 30, judged=True)), step_seconds=300)
 PASS = Judgement(Verdict.PASS, "Passed", "all checks pass")
 WAIT = Judgement(Verdict.WAIT, "InsufficientRequests", "too few")
@@ -33,13 +36,22 @@ class Router:
 
     def __init__(self, state: RouterState) -> None:
         self.loaded = state
-        self.sees: dict[str, bool] = {}
+        self.sees: dict[str, int] = {}
         self.up = True
 
     @property
     def weights(self) -> dict[str, int]:
         route = self.loaded.routes.get("m")
         return route.wanted.positive if route else {}
+
+    @property
+    def steering(self) -> Steering:
+        route = self.loaded.routes.get("m")
+        return route.wanted.steering if route else UNSTEERED
+
+    def leads_to(self, revision: str) -> bool:
+        """Tell whether a request, or a copy of one, may come to the revision."""
+        return revision in self.weights or revision == self.steering.revision
 
 
 class Rollouts(RuleBasedStateMachine):
@@ -54,7 +66,7 @@ class Rollouts(RuleBasedStateMachine):
         self.target: Target | None = Target("m-a", "", None)
         self.written = RouterState()
         self.routers = [Router(self.written) for _ in range(routers)]
-        self.pods: dict[str, bool] = {}
+        self.pods: dict[str, int] = {}
         self.lost = False
         self.broken: set[str] = set()
         self.judgement = PASS
@@ -94,7 +106,7 @@ class Rollouts(RuleBasedStateMachine):
         self.judgement = FAIL
         self.reconcile()
 
-    @rule(plan=st.sampled_from([IMMEDIATE, CANARY, OTHER]))
+    @rule(plan=st.sampled_from([IMMEDIATE, CANARY, OTHER, SHADOW, BLUE_GREEN]))
     def rollout_settings_change(self, plan: Plan) -> None:
         self.plan = plan
 
@@ -137,15 +149,22 @@ class Rollouts(RuleBasedStateMachine):
             self.pods.setdefault(revision, False)
         for revision in [name for name in self.pods if name not in self.state.active]:
             for router in self.routers:
-                assert revision not in router.weights, f"{revision} loses its pods while a router sends it requests"
+                assert not router.leads_to(revision), f"{revision} loses its pods while a router sends it requests"
             del self.pods[revision]
 
     def write_routes(self) -> None:
         known = self.state.active or "m" not in self.written.routes
-        want = Wanted(self.state.weights, dict.fromkeys(self.state.active, 8080))
+        steering = self.state.steering(self.plan) if self.target is not None else self.written_steering()
+        want = Wanted(self.state.weights, dict.fromkeys(self.state.active, 8080), steering=steering)
         live = max(router.loaded.version for router in self.routers)
         now_ms = int(self.now.timestamp() * 1000)
         self.written = routing.plan(self.written, {"m": want} if known else {}, [] if known else ["m"], live, now_ms)
+
+    def written_steering(self) -> Steering:
+        """Answer what is steered while the spec cannot be read: what was, to the same candidate."""
+        route, candidate = self.written.routes.get("m"), self.state.candidate
+        was = route.wanted.steering if route else UNSTEERED
+        return was if candidate is not None and candidate.revision == was.revision else UNSTEERED
 
     def world(self) -> World:
         seen = tuple(
@@ -160,7 +179,7 @@ class Rollouts(RuleBasedStateMachine):
             deadline_seconds=DEADLINE,
             timeout_seconds=TIMEOUT,
             now=self.now,
-            plan=self.plan,
+            plan=self.plan if self.target is not None else IMMEDIATE,
             judgement=self.judgement,
         )
 
@@ -169,17 +188,19 @@ class Rollouts(RuleBasedStateMachine):
     def check_step(self, before: State, world: World) -> None:
         """A step's weight rises only when the step before was live for its hold, and its candidate passed."""
         same = before.candidate is not None and self.state.candidate == before.candidate
-        live = {name: weight for name, weight in before.weights.items() if weight}
-        if not before.step or all(router.weights != live for router in self.routers):
+        live = {name: weight for name, weight in before.weights.items() if weight}, before.steering(world.plan)
+        if not before.step or before.rollout is None or all(router.weights != live[0] for router in self.routers):
             self.live_since = None
-        elif self.live_since is None and all(router.weights == live for router in self.routers):
+        elif self.live_since is None and all((router.weights, router.steering) == live for router in self.routers):
             self.live_since = self.now
         promoted = before.stable is not None and before.step and self.state.stable == before.candidate
         if not promoted and (not same or not before.step or self.state.weight <= before.weight):
             return
-        step = world.plan.step(world.plan.number(before.weight))
+        assert self.state.rollout is None or not self.state.rollout.paused, "a paused rollout went on"
+        step = world.plan.step(rollout.align(before, world).step if rollout.align(before, world) else before.step)
         assert self.live_since is not None, "more weight before the last was live in every router"
-        assert (self.now - self.live_since).total_seconds() >= step.hold_seconds, "a step ended before its hold"
+        held = (self.now - self.live_since).total_seconds()
+        assert held >= step.hold_seconds + step.pause_seconds, "a step ended before its hold and its pause"
         assert not step.judged or self.judgement.verdict == Verdict.PASS, "more weight without a verdict"
         self.live_since = None
 

@@ -23,6 +23,24 @@ Server-side apply is the verb patch, and create too where the object may not exi
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch, delete]
+{{- if .Values.rbac.httpRoutes }}
+# The way in from outside by a Gateway (routing.gateway). Gateways themselves are not even read.
+- apiGroups: [gateway.networking.k8s.io]
+  resources: [httproutes]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
+{{- if .Values.rbac.ingresses }}
+# The way in from outside by an Ingress (routing.ingress).
+- apiGroups: [networking.k8s.io]
+  resources: [ingresses]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
+{{- if .Values.rbac.jobs }}
+# Checks of a rollout that are Jobs.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+{{- end }}
 # So that a node drain takes one pod at a time.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]

@@ -4,22 +4,50 @@ from typing import Annotated
 
 from pydantic import Field
 
-from slipway.api.base import Duration, Percent, Rule, Type, duration, text
+from slipway.api.base import Rule, Type, duration, text
 from slipway.api.model import Model
 from slipway.api.rollout import Rollout
+from slipway.api.routing import Routing
 from slipway.api.server import Server
 
-_HOST = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_A_LATENCY = "duration(self) >= duration('1ms')"
+_A_WINDOW = "duration(self) >= duration('1m') && duration(self) <= duration('168h')"
+_CRON = r"^[0-9A-Za-z*/,-]+( +[0-9A-Za-z*/,-]+){4}$"
+_SAYS_CRON = "must be five fields of cron (minute, hour, day, month, weekday), such as 0 8 * * 1-5"
+_ZONE = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$"
+_SAYS_ZONE = "must be a time zone such as UTC or Europe/Berlin"
 
 
 class Objective(Type):
-    """What the autoscaler keeps."""
+    """What Slipway keeps by its number of replicas; of several, the one that needs most of them."""
 
-    percentile: int | None = Field(default=None, ge=50, le=99)
-    latency: Duration | None = None
-    concurrency: int | None = Field(default=None, ge=1)
-    requests_per_second: int | None = Field(default=None, ge=1)
-    cpu: Percent | None = None
+    latency: Annotated[str, duration(_A_LATENCY, " of 1ms or more")] | None = Field(
+        default=None, description="What `percentile` of the requests do not exceed, as callers feel it, such as `100ms`."
+    )
+    percentile: int = Field(default=95, ge=50, le=99)
+    concurrency: int | None = Field(default=None, ge=1, le=100000, description="Requests in flight for each replica.")
+    requests_per_second: int | None = Field(default=None, ge=1, le=1000000, description="For each replica.")
+
+    rules = (
+        Rule(
+            "has(self.latency) || has(self.concurrency) || has(self.requestsPerSecond)",
+            "scaling.objective needs latency, concurrency or requestsPerSecond",
+        ),
+    )
+
+
+_WindowDuration = Annotated[str, duration(_A_WINDOW, " between 1m and 168h")]
+
+
+class Window(Type):
+    """A time of the week with a larger least number of replicas."""
+
+    start: Annotated[str, text(_CRON, _SAYS_CRON, 128)] = Field(
+        description="When it begins, as five fields of cron: `0 8 * * 1-5` is 8:00 from Monday to Friday."
+    )
+    duration: _WindowDuration = Field(description="How long it lasts, such as `10h`.")
+    min: int = Field(ge=1, le=1000)
+    time_zone: Annotated[str, text(_ZONE, _SAYS_ZONE, 64)] = Field(default="UTC", description="Such as `Europe/Berlin`.")
 
 
 class Scaling(Type):
@@ -32,7 +60,12 @@ class Scaling(Type):
         description="The number of replicas; `kubectl scale` sets it. With an objective, the least number.",
     )
     max: int | None = Field(default=None, ge=1, le=1000, description="The largest number of replicas under an objective.")
-    objective: Objective | None = Field(default=None, description="What the autoscaler keeps.")
+    objective: Objective | None = Field(default=None, description="What Slipway keeps by its number of replicas.")
+    increase_per_minute: int | None = Field(default=None, ge=1, le=1000, description="At most so many more replicas a minute.")
+    decrease_per_minute: int | None = Field(default=None, ge=1, le=1000, description="At most so many fewer replicas a minute.")
+    schedule: Annotated[list[Window], Field(min_length=1, max_length=16)] | None = Field(
+        default=None, description="Times at which no fewer replicas than those are kept, whatever is measured."
+    )
 
     rules = (
         Rule(
@@ -41,32 +74,15 @@ class Scaling(Type):
             ".min",
         ),
         Rule(
-            "!has(self.objective)",
-            "scaling.objective: scaling on an objective is not available in this version of Slipway; set scaling.min",
-            ".objective",
-        ),
-        Rule(
-            "!has(self.max) || self.max == self.min",
-            "scaling.max has no effect without an objective, which is not available in this version of Slipway; remove it",
+            "has(self.objective) == has(self.max)",
+            "scaling.objective and scaling.max need each other: how far it may go to keep it",
             ".max",
         ),
-    )
-
-
-_SAYS_HOST = "must be a host name in lower case without scheme, port or path, such as churn.example.com or *.example.com"
-_A_REQUEST = "duration(self) >= duration('1ms') && duration(self) <= duration('1h')"
-
-
-class Routing(Type):
-    """How callers reach the model."""
-
-    hosts: Annotated[list[Annotated[str, text(_HOST, _SAYS_HOST, 253)]], Field(max_length=16)] | None = Field(
-        default=None,
-        description="Host names that the router answers to beside the Service's own, for an Ingress or Gateway in front.",
-        json_schema_extra={"x-kubernetes-list-type": "set"},
-    )
-    timeout: Annotated[str, duration(_A_REQUEST, " between 1ms and 1h")] = Field(
-        default="30s", description="How long a request may take; 504 afterwards."
+        Rule("!has(self.max) || self.max >= self.min", "scaling.max must not be smaller than scaling.min", ".max"),
+        Rule(
+            "has(self.objective) || !(has(self.increasePerMinute) || has(self.decreasePerMinute) || has(self.schedule))",
+            "scaling.increasePerMinute, decreasePerMinute and schedule have an effect with scaling.objective only",
+        ),
     )
 
 

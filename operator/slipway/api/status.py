@@ -30,7 +30,7 @@ class Phase(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """The conditions that every ModelDeployment has, and UnsafeModel, which only one that asks for it has."""
+    """The conditions that every ModelDeployment has, and the last two, which only one that asks for it has."""
 
     READY = "Ready"
     AVAILABLE = "Available"
@@ -38,7 +38,9 @@ class ConditionType(StrEnum):
     ROUTES_LIVE = "RoutesLive"
     SPEC_VALID = "SpecValid"
     SCALING_ACTIVE = "ScalingActive"
+    SCALING_LIMITED = "ScalingLimited"
     UNSAFE_MODEL = "UnsafeModel"
+    EXPOSED = "Exposed"
 
 
 class Condition(_Remembered):
@@ -76,11 +78,38 @@ class RevisionStatus(_Remembered):
     )
 
 
+class LearnedStatus(_Remembered):
+    """What was learned of the model's pods in minutes of traffic: it outlives the operator."""
+
+    service_ms: list[float] | None = Field(default=None, description="How long requests take that need not wait, by quantiles.")
+    parallelism: float | None = Field(default=None, description="Requests that one pod answers at a time without any waiting.")
+    pooling: float | None = Field(default=None, description="How well requests find a free pod: 1 as in one queue, 0 by chance.")
+    caution: float | None = Field(default=None, description="Grows where the objective was not kept, and shrinks again.")
+    deviation: float | None = Field(default=None, description="How much arrivals vary over a pod's start-up, as a share of them.")
+
+
+class ScalingStatus(_Remembered):
+    """How many replicas the objective asks for, and why."""
+
+    replicas: int = Field(description="What was decided.")
+    wanted: int = Field(default=0, description="What the objective asks for, before limits.")
+    reason: str = ""
+    message: str = ""
+    at: Time | None = Field(
+        default=None, description="When this was written: when replicas change or a limit binds, else once a minute at most."
+    )
+    concurrency_limit: float | None = Field(
+        default=None, description="Requests in flight for each replica up to which the objective is kept, as learned."
+    )
+    learned: LearnedStatus | None = None
+
+
 class Draining(_Remembered):
     """A revision without requests whose pods leave once its last request is answered."""
 
     revision: str
     since: Time | None = Field(default=None, description="When weight 0 was seen live in every router.")
+    until: Time | None = Field(default=None, description="Its pods stay until then, idle as they may be: they are a way back.")
 
 
 class CheckStatus(_Remembered):
@@ -90,8 +119,52 @@ class CheckStatus(_Remembered):
     candidate: str | None = Field(default=None, description="The candidate's figure over the step; none without requests.")
     stable: str | None = Field(default=None, description="Stable's figure, over the same time or, without requests then, before.")
     limit: str | None = Field(default=None, description="What the candidate's figure may be at the most.")
-    sample: int = Field(default=0, description="How many of the candidate's requests it rests on.")
-    verdict: Literal["Passed", "InsufficientRequests", "Unclear", "CommonCause", "Failed"] = "InsufficientRequests"
+    sample: int = Field(default=0, description="How many of the candidate's requests, or answers with a `kind`, it rests on.")
+    verdict: Literal[
+        "Passed",
+        "InsufficientRequests",
+        "InsufficientAnswers",
+        "Running",
+        "Unanswered",
+        "Unclear",
+        "CommonCause",
+        "Failed",
+    ] = "InsufficientRequests"
+    kind: Literal["Prometheus", "Webhook", "Job"] | None = Field(
+        default=None, description="Whom it asks; none where it measures requests."
+    )
+    message: str | None = Field(default=None, description="What the last answer said, or why there was none.")
+
+
+class ArmStatus(_Remembered):
+    """What one arm of an A/B test has had since the test began."""
+
+    requests: int = 0
+    errors: int = 0
+    latencies: str = Field(default="", description="How many requests each bucket of latencies has: `BUCKET:COUNT`, by blanks.")
+
+
+class MetricStatus(_Remembered):
+    """What an A/B test's metric was in the intervals that count: those of which a Prometheus told every arm's mean."""
+
+    of: str = Field(default="", description="Which query it was: another one begins anew.")
+    samples: int = Field(default=0, description="How many intervals count.")
+    total: float = Field(default=0.0, description="Sum of the candidate's mean less stable's of each.")
+    squares: float = Field(default=0.0, description="Sum of the squares of these differences.")
+    candidate: float = Field(default=0.0, description="The candidate's mean over all of them.")
+    stable: float = Field(default=0.0, description="Stable's.")
+    last_asked: Time | None = Field(default=None, description="When the last of them ended.")
+
+
+class TrialStatus(_Remembered):
+    """How an A/B test stands: what was counted, which outlives the operator, and what it says."""
+
+    stable: ArmStatus = Field(default_factory=ArmStatus)
+    candidate: ArmStatus = Field(default_factory=ArmStatus)
+    metric: MetricStatus | None = Field(default=None, description="What the metric was, where that is the measure.")
+    statement: str = Field(default="", description="The difference with its bounds, which hold however often one looks.")
+    p_value: float = Field(default=1.0, description="Always valid: the chance of as much, did the arms not differ.")
+    winner: Literal["stable", "candidate"] | None = None
 
 
 class Verb(StrEnum):
@@ -103,6 +176,7 @@ class Verb(StrEnum):
     RESUME = "Resume"
     RETRY = "Retry"
     ROLLBACK = "Rollback"
+    SET_WEIGHT = "SetWeight"
 
 
 class Request(_Remembered):
@@ -116,6 +190,9 @@ class Request(_Remembered):
     full: bool = Field(default=False, description="Promote: skip all steps that are left.")
     revision: Annotated[str, Field(max_length=253)] | None = Field(
         default=None, description="Rollback: to which kept revision; else to the one that served before."
+    )
+    weight: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None, description="SetWeight: the candidate's percent of requests."
     )
 
 
@@ -137,18 +214,32 @@ class RolloutStatus(_Remembered):
     steps: int = Field(default=0, description="How many steps there are, the one to all requests included.")
     step_since: Time | None = Field(default=None, description="When the step's weight was seen live in every router.")
     paused: bool = Field(
-        default=False, description="Set by the verb Pause: no step begins. A failing candidate is still withdrawn."
+        default=False, description="Set by the verb Pause, or by a failed check with onFailure Pause: no step begins."
+    )
+    paused_reason: str | None = Field(
+        default=None, description="Why it paused by itself: a check failed, and onFailure is Pause."
+    )
+    paused_message: str | None = None
+    judged_since: Time | None = Field(
+        default=None, description="When it was resumed after a failed check: what was measured before does not count."
+    )
+    released: int = Field(default=0, description="Steps up to this one wait for no word any more, by the verb Resume.")
+    weight_set: int | None = Field(
+        default=None, description="Weight set by hand, by the verb SetWeight: it stays until the rollout is resumed."
     )
     resumed: Time | None = Field(default=None, description="When a pause ended: it does not count towards a deadline.")
     forced: int = Field(default=0, description="Steps up to this one count as passed, by the verb Promote.")
     forced_by: str = Field(default="", description="Who asked for that.")
     live_weight: int = Field(default=0, description="Percent of requests that every router was last seen to give the candidate.")
+    mirror: int = Field(default=0, description="Percent of requests that are copied to the candidate.")
+    preview: str = Field(default="", description="Where the candidate alone answers.")
     checks: Annotated[list[CheckStatus], Field(json_schema_extra=_ATOMIC)] = Field(
         default_factory=list[CheckStatus],
         description="What is measured of the candidate. Figures alone are written at most once in 10 s; those of a candidate "
         "that was withdrawn are the last.",
     )
-    measured_at: Time | None = Field(default=None, description="When the checks were measured.")
+    trial: TrialStatus | None = Field(default=None, description="How the A/B test stands.")
+    measured_at: Time | None = Field(default=None, description="When checks and A/B test were measured.")
     outcome: Literal["Failed"] | None = Field(default=None, description="Set when the candidate was withdrawn.")
     reason: str | None = Field(default=None, description="Why the candidate is not ready, or was withdrawn.")
     message: str | None = None
@@ -178,6 +269,7 @@ class Status(_Remembered):
     draining: Annotated[list[Draining], Field(json_schema_extra=_ATOMIC)] = Field(
         default_factory=list, description="Revisions that leave."
     )
+    scaling: ScalingStatus | None = Field(default=None, description="How the objective is kept; none without one.")
     rollout: RolloutStatus | None = None
     pinned: Pinned | None = None
     handled: str = Field(default="", description="The time of the last request that was obeyed, or refused.")

@@ -56,20 +56,30 @@ def _with_checks_of(before: RolloutStatus | None, rollout: RolloutStatus | None)
     """Answer the rollout with the checks as they were told last."""
     if rollout is None or before is None:
         return rollout
-    return rollout.model_copy(update={"checks": before.checks, "measured_at": before.measured_at})
+    return rollout.model_copy(update={"checks": before.checks, "trial": before.trial, "measured_at": before.measured_at})
 
 
 def _checks_due(before: RolloutStatus | None, rollout: RolloutStatus | None, now: datetime) -> bool:
-    if rollout is None or before is None or rollout.checks == before.checks:
+    if rollout is None or before is None or _measurements(rollout) == _measurements(before):
         return False
+    if _unanswered(before) != _unanswered(rollout):
+        return True  # who holds a rollout up, or does no more, is told at once
     return _aged(before.measured_at, CHECKS_SECONDS, now)
+
+
+def _measurements(rollout: RolloutStatus) -> tuple[object, ...]:
+    return rollout.checks, rollout.trial
+
+
+def _unanswered(rollout: RolloutStatus) -> set[str]:
+    return {check.name for check in rollout.checks if check.verdict == "Unanswered"}
 
 
 def _checked(before: RolloutStatus | None, rollout: RolloutStatus | None, now: datetime) -> RolloutStatus | None:
     """Answer the rollout with the time of its checks; it stays where they do not differ."""
-    if rollout is None or not rollout.checks:
+    if rollout is None or not (rollout.checks or rollout.trial):
         return rollout
-    same = before is not None and before.checks == rollout.checks
+    same = before is not None and _measurements(before) == _measurements(rollout)
     measured_at = before.measured_at if before is not None and same else stamp(now)
     return rollout.model_copy(update={"measured_at": measured_at})
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from slipway.core.figures import Figures
+from slipway.core.steering import UNSTEERED, Steering
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class RouterSeen:
 class RoutesSeen:
     """What all routers of the namespace do for one ModelDeployment.
 
-    `written` are the weights asked of the routers (by revision, without zeros). `settled` says that every router that a
-    caller may still reach has taken them over; `symptom` why no router is well, where none is ready.
+    `written` are the weights asked of the routers (by revision, without zeros), `steering` is the rest. `settled` says that
+    every router that a caller may still reach has taken them over; `symptom` why no router is well, where none is ready.
     """
 
     written: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -63,6 +64,15 @@ class RoutesSeen:
     routers: tuple[RouterSeen, ...] = ()
     config_error: Symptom | None = None
     symptom: Symptom | None = None
+    steering: Steering = UNSTEERED
+
+    def does(self, weights: Mapping[str, int], steering: Steering) -> bool:
+        """Tell whether every router is seen doing just that; `weights` may have zeros."""
+        return self.live == {revision: weight for revision, weight in weights.items() if weight} and self.steering == steering
+
+    def names(self, revision: str) -> bool:
+        """Tell whether the routes as written may lead a request to the revision."""
+        return revision in self.written or revision == self.steering.revision
 
     def healthy(self, revision: str) -> int:
         """Answer how many endpoints of the revision every router sees: the least over all routers, 0 without routers."""

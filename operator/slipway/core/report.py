@@ -1,5 +1,6 @@
 """The status that tells the truth: phase and conditions, from the roles and what is seen. And the events of a transition."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -8,6 +9,8 @@ from slipway.core import plan
 from slipway.core.clock import stamp
 from slipway.core.observation import Symptom
 from slipway.core.revision import Target
+from slipway.core.rollout import awaits_word
+from slipway.core.routing import preview_name
 from slipway.core.state import State, World
 from slipway.core.verbs import aim
 
@@ -15,7 +18,18 @@ Verdict = tuple[bool | None, str, str]
 
 # Reasons of a condition Ready that is on its way to True by itself: nobody need do anything.
 _STAGES = ("FetchingModel", "LoadingModel")
-_UNCLEAR = {"InsufficientRequests", "MetricsStale", "CommonCause", "Unclear"}
+_UNCLEAR = {
+    "InsufficientRequests",
+    "MetricsStale",
+    "CommonCause",
+    "Unclear",
+    "NoWinnerYet",
+    "InsufficientAnswers",
+    "CheckRunning",
+    "CheckUnanswered",
+}
+# What is measured is not known: told at once, not only when the hold is over.
+_UNKNOWN = ("MetricsStale", "CheckUnanswered")
 _UNDER_WAY = {"WaitingForPods", *_STAGES, "WaitingForRouters", "Shifting", "Holding", *_UNCLEAR, "Updating", "Scaling"}
 
 
@@ -31,6 +45,8 @@ class Subject:
     url: str = ""
     selectors: Mapping[str, str] = field(default_factory=dict[str, str])
     unsafe: bool = False
+    exposed: Verdict | None = None
+    """Whether callers outside the cluster reach it; None where that is not asked for."""
 
 
 def spec_valid(subject: Subject, state: State, world: World) -> Verdict:
@@ -67,7 +83,8 @@ def routes_live(subject: Subject, state: State, world: World) -> Verdict:
         return False, "NothingToRoute", "no revision is ready yet"
     if not routes.ready:
         return _no_router(subject, world)
-    if routes.live is None or dict(routes.live) != {name: weight for name, weight in state.weights.items() if weight}:
+    asked = state.steering(world.plan) if world.target is not None else routes.steering
+    if routes.live is None or not routes.does(state.weights, asked):
         silent = [router.pod for router in routes.routers if router.ready and not router.answered]
         if silent:
             return None, "RouterSilent", f"{_list(silent)} does not answer on its statistics port"
@@ -75,7 +92,8 @@ def routes_live(subject: Subject, state: State, world: World) -> Verdict:
         if refusing:
             return False, "ConfigRejected", f"{_list(refusing)} refused a configuration and keeps the one before: see its log"
         return False, "Updating", "the routers are taking over the new weights"
-    return True, "Live", f"every router gives {_weights(routes.live)}"
+    copied = f", and copies {asked.mirror}% to {asked.revision}" if asked.mirror else ""
+    return True, "Live", f"every router gives {_weights(routes.live)}{copied}"
 
 
 def progressing(subject: Subject, state: State, world: World) -> Verdict:
@@ -90,8 +108,10 @@ def progressing(subject: Subject, state: State, world: World) -> Verdict:
     if state.candidate is None:
         return False, "Complete", "no rollout is under way"
     seen = world.seen(state.candidate.revision)
-    if state.weight:
+    if state.stable is not None and state.step:
         return _stepping(state, world)
+    if state.weight:
+        return True, "Shifting", f"the routers are moving all requests to {state.candidate.revision}"
     if seen.symptom:
         return True, seen.symptom.reason, f"{state.candidate.revision}: {seen.symptom.message}"
     if state.rollout is not None and state.rollout.paused:
@@ -111,27 +131,57 @@ def _stepping(state: State, world: World) -> Verdict:
     """How far the candidate is that gets requests."""
     assert state.candidate is not None  # noqa: S101 - the caller checked it
     assert state.rollout is not None  # noqa: S101 - a candidate has one
-    name, step = state.candidate.revision, world.plan.step(state.step)
-    share = "all" if state.weight == 100 else f"{state.weight}% of"
-    if state.rollout.paused:
-        return (
-            True,
-            "Paused",
-            f"step {state.step} of {state.rollout.steps}: {name} gets {share} requests until resumed or promoted",
-        )
-    if state.rollout.step_since is None:
-        return True, "Shifting", f"the routers are moving {share} requests to {name}"
-    where = f"step {state.step} of {state.rollout.steps}: {name} gets {share} requests since {state.rollout.step_since}"
-    if world.since(state.rollout.step_since) < step.hold_seconds:
+    name, step, rollout = state.candidate.revision, world.plan.step(state.step), state.rollout
+    where = f"step {state.step} of {rollout.steps}: {name} gets {_share(state, step)}"
+    if world.target is not None and world.target.revision != name:
+        return True, "WaitingForPods", f"{where}: waiting for stable's pods to take all requests back"
+    if rollout.paused_reason:
+        return True, "Paused", f"{where}; {rollout.paused_reason}: {rollout.paused_message}; resume, promote or abort it"
+    if rollout.weight_set is not None and rollout.weight_set != state.weight:
+        return True, "WaitingForPods", f"{where}: waiting for pods enough for the {rollout.weight_set}% set by hand"
+    if rollout.paused:
+        return True, "Paused", f"{where} until resumed or promoted"
+    if rollout.step_since is None:
+        return True, "Shifting", f"the routers are taking over step {state.step}: {name} gets {_share(state, step)}"
+    where = f"{where} since {rollout.step_since}"
+    if step.judged and world.judgement.reason in _UNKNOWN:
+        return True, world.judgement.reason, f"{where}: {world.judgement.message}"
+    if world.since(rollout.step_since) < step.hold_seconds:
         return True, "Holding", f"{where}, for {step.hold_seconds:g} s at the least"
     if step.judged and world.judgement.verdict != plan.Verdict.PASS:
         return True, world.judgement.reason, f"{where}: {world.judgement.message}"
+    if awaits_word(state, world):
+        end = "" if math.isinf(step.pause_seconds) else f", or {step.pause_seconds:g} s after its hold"
+        return True, "Paused", f"{where}: passed, waits to be promoted or resumed{end}"
     return True, "WaitingForPods", f"{where}: waiting for pods enough for the next step"
+
+
+def _share(state: State, step: plan.Step) -> str:
+    """Say what the candidate gets at the step under way."""
+    if step.mirror and state.weight < 100:
+        copies = f"copies of {step.mirror}% of the requests"
+        return f"{state.weight}% of requests and {copies}" if state.weight else copies
+    return "all requests" if state.weight == 100 else f"{state.weight}% of requests" if state.weight else "no live requests"
 
 
 def scaling_active(subject: Subject, state: State, world: World) -> Verdict:
     """Whether Slipway sets the number of replicas."""
-    return True, "FixedReplicas", f"each serving revision has {world.replicas} replicas, as spec.scaling.min says"
+    if world.scaling is None:
+        return True, "FixedReplicas", f"each serving revision has {world.replicas} replicas, as spec.scaling.min says"
+    return True, world.scaling.reason, world.scaling.message
+
+
+def scaling_limited(subject: Subject, state: State, world: World) -> Verdict:
+    """Whether something keeps the objective from the replicas that it asks for."""
+    scaling, serving = world.scaling, state.stable or state.candidate
+    assert scaling is not None  # noqa: S101 - only then is it asked
+    if serving is not None and world.seen(serving.revision).symptom and world.seen(serving.revision).ready < scaling.replicas:
+        symptom = world.seen(serving.revision).symptom
+        assert symptom is not None  # noqa: S101 - there is one
+        return True, symptom.reason, symptom.message
+    if scaling.wanted > scaling.replicas:
+        return True, scaling.reason, f"the objective asks for {scaling.wanted} replicas; {scaling.message}"
+    return False, "WithinLimits", "there are as many replicas as the objective asks for"
 
 
 def unsafe_model(subject: Subject, state: State, world: World) -> Verdict:
@@ -154,7 +204,7 @@ def ready(subject: Subject, state: State, world: World) -> Verdict:
         return False, reason, message
     assert state.stable is not None  # noqa: S101 - something is available, and no candidate
     seen = world.seen(state.stable.revision)
-    if seen.ready < world.replicas:
+    if seen.ready < world.minimum:
         why = seen.symptom or Symptom("Scaling", f"{state.stable.revision} has fewer ready pods than its replicas")
         return False, why.reason, why.message
     return True, "Serving", f"{_named(state.stable)} serves all requests"
@@ -185,7 +235,11 @@ CONDITIONS = (
 def report(before: Status, subject: Subject, state: State, world: World) -> Status:
     """Answer the status. A condition's `lastTransitionTime` moves only when its status does."""
     world = aim(state, world)
-    verdicts = CONDITIONS if not subject.unsafe else (*CONDITIONS, (ConditionType.UNSAFE_MODEL, unsafe_model))
+    verdicts = CONDITIONS if world.scaling is None else (*CONDITIONS, (ConditionType.SCALING_LIMITED, scaling_limited))
+    if subject.unsafe:
+        verdicts = (*verdicts, (ConditionType.UNSAFE_MODEL, unsafe_model))
+    if (exposed := subject.exposed) is not None:
+        verdicts = (*verdicts, (ConditionType.EXPOSED, lambda *_: exposed))  # Ready does not ask: callers inside need it not
     conditions = [_condition(before, kind, verdict(subject, state, world), subject, world) for kind, verdict in verdicts]
 
     def role(target: Target | None) -> RevisionStatus | None:
@@ -211,7 +265,8 @@ def report(before: Status, subject: Subject, state: State, world: World) -> Stat
         stable=role(state.stable),
         candidate=role(state.candidate),
         draining=list(state.draining),
-        rollout=_explained(state, world),
+        scaling=world.scaling,
+        rollout=_explained(state, world, subject),
         pinned=state.pinned,
         handled=state.handled,
         request=state.request,
@@ -220,14 +275,14 @@ def report(before: Status, subject: Subject, state: State, world: World) -> Stat
     )
 
 
-def _explained(state: State, world: World) -> RolloutStatus | None:
-    """Answer the rollout with the candidate's present symptom."""
+def _explained(state: State, world: World, subject: Subject) -> RolloutStatus | None:
+    """Answer the rollout with the candidate's present symptom, and where it answers alone."""
     if state.rollout is None or state.candidate is None:
         return state.rollout
     symptom = world.seen(state.candidate.revision).symptom
-    return state.rollout.model_copy(
-        update={"reason": symptom.reason if symptom else None, "message": symptom.message if symptom else None}
-    )
+    preview = f"http://{preview_name(subject.name)}.{subject.namespace}" if state.steering(world.plan).preview else ""
+    told = {"reason": symptom.reason if symptom else None, "message": symptom.message if symptom else None, "preview": preview}
+    return state.rollout.model_copy(update=told)
 
 
 def _phase(state: State, ready_condition: Condition) -> Phase:
@@ -265,7 +320,7 @@ def _essence(status: Status) -> tuple[object, ...]:
     rollout = status.rollout
     outcome = rollout and (rollout.revision, rollout.since, rollout.outcome, rollout.step, rollout.step_since)
     conditions = {condition.type: condition.status for condition in status.conditions}
-    asked = (status.handled, status.pinned, rollout and (rollout.paused, rollout.forced))
+    asked = (status.handled, status.pinned, rollout and (rollout.paused, rollout.forced, rollout.released, rollout.weight_set))
     return status.observed_generation, status.phase, roles, outcome, asked, status.draining, status.history, conditions
 
 
@@ -286,17 +341,22 @@ def event(before: Status, after: Status) -> Event | None:
         return Event("Normal", f"{request.verb}Requested", _obeyed(before, after, request, ended))
     if ended is not None:
         return ended
+    if _paused_itself(before, after):
+        assert after.rollout is not None  # noqa: S101 - it paused
+        return Event("Warning", "RolloutPaused", f"{after.rollout.revision}: {after.rollout.paused_message}")
     if _step_started(before, after):
         return Event("Normal", "StepStarted", _step(after))
+    if before.scaling is not None and after.scaling is not None and before.scaling.replicas != after.scaling.replicas:
+        scaled = f"from {before.scaling.replicas} to {after.scaling.replicas} replicas"
+        return Event("Normal", "Scaled", f"{scaled}: {after.scaling.reason}: {after.scaling.message}")
     was, is_ = _condition_of(before, ConditionType.PROGRESSING), _condition_of(after, ConditionType.PROGRESSING)
     if is_ is not None and is_.reason in _STAGES and (was is None or was.reason != is_.reason):
         return Event("Normal", is_.reason, is_.message)
-    was, is_ = _condition_of(before, ConditionType.READY), _condition_of(after, ConditionType.READY)
-    if is_ is None or is_.status == "True" or after.phase != Phase.DEGRADED:
-        return None
-    if was is not None and was.status != "True" and was.reason == is_.reason:
-        return None
-    return Event("Warning", is_.reason, is_.message)
+    for kind in (ConditionType.READY, ConditionType.EXPOSED) if after.phase == Phase.DEGRADED else (ConditionType.EXPOSED,):
+        was, is_ = _condition_of(before, kind), _condition_of(after, kind)
+        if is_ is not None and is_.status == "False" and (was is None or was.status == "True" or was.reason != is_.reason):
+            return Event("Warning", is_.reason, is_.message)
+    return None
 
 
 def _ended(before: Status, after: Status) -> Event | None:
@@ -325,6 +385,8 @@ def _decided(status: Status) -> tuple[object, ...]:
     """Answer all that a verb may change."""
     rollout = status.rollout
     shown = rollout and (rollout.revision, rollout.since, rollout.outcome, rollout.paused, rollout.forced)
+    if rollout is not None:
+        shown = (shown, rollout.released, rollout.weight_set)
     return shown, status.pinned, status.history
 
 
@@ -336,11 +398,18 @@ def _step_started(before: Status, after: Status) -> bool:
     return was is None or (was.revision, was.step_since) != (after.rollout.revision, after.rollout.step_since)
 
 
+def _paused_itself(before: Status, after: Status) -> bool:
+    """Tell whether a failed check has just paused the rollout."""
+    was = before.rollout.paused_reason if before.rollout is not None else None
+    return after.rollout is not None and after.rollout.paused_reason is not None and was is None
+
+
 def _step(status: Status) -> str:
     assert status.rollout is not None  # noqa: S101 - the caller checked it
     assert status.candidate is not None  # noqa: S101 - the caller checked it
-    weight = status.candidate.weight
-    return f"step {status.rollout.step} of {status.rollout.steps}: {status.candidate.revision} gets {weight}% of requests"
+    mirrored = f", and copies of {status.rollout.mirror}%" if status.rollout.mirror else ""
+    what = f"{status.candidate.weight}% of requests{mirrored}"
+    return f"step {status.rollout.step} of {status.rollout.steps}: {status.candidate.revision} gets {what}"
 
 
 def _condition_of(status: Status, kind: ConditionType) -> Condition | None:

@@ -5,20 +5,22 @@ The state is kept, as JSON, beside the router's files in one ConfigMap: Kubernet
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from slipway.core.observation import RouterSeen, RoutesSeen, Symptom
+from slipway.core.steering import UNSTEERED, Match, Steering, Sticky
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one ModelDeployment asks of the routers: weights by revision (percent), and each revision's port."""
+    """What one ModelDeployment asks of the routers: weights by revision (percent), each revision's port, and the rest."""
 
     weights: Mapping[str, int]
     ports: Mapping[str, int]
     hosts: tuple[str, ...] = ()
     timeout_seconds: float = 30.0
+    steering: Steering = UNSTEERED
 
     @property
     def positive(self) -> dict[str, int]:
@@ -48,12 +50,24 @@ class RouterState:
 
     def dump(self) -> str:
         """Answer the state as JSON."""
-        routes = {name: {"wanted": vars(route.wanted), "version": route.version} for name, route in sorted(self.routes.items())}
+        routes = {
+            name: {"wanted": _dump_wanted(route.wanted), "version": route.version} for name, route in sorted(self.routes.items())
+        }
         return json.dumps({"version": self.version, "routes": routes}, separators=(",", ":"))
 
 
+def _dump_wanted(wanted: Wanted) -> dict[str, Any]:
+    data = dict(vars(wanted))
+    steering = data.pop("steering")
+    return data if steering == UNSTEERED else {**data, "steering": asdict(steering)}
+
+
 def _load_wanted(data: dict[str, Any]) -> Wanted:
-    return Wanted(data["weights"], data["ports"], tuple(data["hosts"]), data["timeout_seconds"])
+    steering = UNSTEERED
+    if "steering" in data:
+        testers, sticky = data["steering"].pop("testers"), data["steering"].pop("sticky")
+        steering = Steering(**data["steering"], testers=testers and Match(**testers), sticky=sticky and Sticky(**sticky))
+    return Wanted(data["weights"], data["ports"], tuple(data["hosts"]), data["timeout_seconds"], steering)
 
 
 def load(text: str) -> RouterState:
@@ -85,7 +99,7 @@ def plan(
 
 def _same(was: Wanted, want: Wanted) -> bool:
     """Tell whether callers are routed alike. Ports only make endpoints known: a revision without weight is not routed to."""
-    return (was.positive, was.hosts, was.timeout_seconds) == (want.positive, want.hosts, want.timeout_seconds)
+    return replace(was, weights=was.positive, ports={}) == replace(want, weights=want.positive, ports={})
 
 
 def affected(state: RouterState, before: Iterable[RouterSeen], after: Iterable[RouterSeen]) -> set[str]:
@@ -107,6 +121,25 @@ def affected(state: RouterState, before: Iterable[RouterSeen], after: Iterable[R
 def service_names(name: str, namespace: str, domain: str) -> tuple[str, ...]:
     """Answer the names by which callers in the cluster reach the Service of a ModelDeployment."""
     return name, f"{name}.{namespace}", f"{name}.{namespace}.svc", f"{name}.{namespace}.svc.{domain}"
+
+
+def preview_name(name: str) -> str:
+    """Answer the name of the Service behind which a candidate answers alone."""
+    return f"{name}-preview"
+
+
+# Copies of requests go to a revision by clusters of their own: what they do does not touch those of callers.
+_MIRRORS = ("-mirror", "-mirror-grpc")
+
+
+def mirror_names(revision: str) -> tuple[str, ...]:
+    """Answer the clusters by which copies of requests go to a revision: by HTTP/1.1, and of gRPC."""
+    return tuple(revision + each for each in _MIRRORS)
+
+
+def mirrored(cluster: str) -> str:
+    """Answer the revision of a cluster, which may be one for copies."""
+    return cluster.removesuffix("-grpc").removesuffix("-mirror") if cluster.endswith(_MIRRORS) else cluster
 
 
 def share_hosts(
@@ -144,4 +177,4 @@ def seen(state: RouterState, name: str, routers: tuple[RouterSeen, ...], config_
     if route is None:
         return RoutesSeen(routers=routers, config_error=config_error)
     settled = all(router.answered and router.route_version >= route.version for router in routers if router.counts)
-    return RoutesSeen(route.wanted.positive, settled, routers, config_error)
+    return RoutesSeen(route.wanted.positive, settled, routers, config_error, steering=route.wanted.steering)

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from slipway.api.status import Draining, HistoryEntry, Pinned, Request, RevisionStatus, RolloutStatus, Status
+from slipway.api.status import Draining, HistoryEntry, Pinned, Request, RevisionStatus, RolloutStatus, ScalingStatus, Status
 from slipway.core.clock import stamp, to_datetime
 from slipway.core.observation import RevisionSeen, RoutesSeen
 from slipway.core.plan import IMMEDIATE, UNJUDGED, Judgement, Plan
 from slipway.core.revision import Target
+from slipway.core.steering import UNSTEERED, Steering
 
 HISTORY_MAX = 20
 
@@ -27,6 +28,8 @@ class World:
     now: datetime
     plan: Plan = IMMEDIATE
     judgement: Judgement = UNJUDGED
+    minimum: int = 1
+    scaling: ScalingStatus | None = None
 
     def since(self, moment: str) -> float:
         """Answer how many seconds ago a moment that status remembers was."""
@@ -60,6 +63,15 @@ class State:
         if self.stable is not None:
             weights[self.stable.revision] = 100 - self.weight
         return weights
+
+    def steering(self, plan: Plan) -> Steering:
+        """Answer what the routers do beside weights at the step under way: nothing before the first, or once it has them all."""
+        if self.stable is None or self.candidate is None or not self.step or self.weight == 100:
+            return UNSTEERED
+        step = plan.step(self.step)
+        compare = plan.agreement.share if plan.agreement is not None else 0
+        steering = Steering(self.candidate.revision, step.mirror, plan.preview, plan.testers, plan.sticky, compare)
+        return UNSTEERED if steering == Steering(self.candidate.revision) else steering
 
     @property
     def active(self) -> list[str]:

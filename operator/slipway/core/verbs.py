@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from slipway.api.status import HistoryEntry, Pinned, Request, Verb
 from slipway.core.clock import stamp
-from slipway.core.plan import IMMEDIATE, UNJUDGED
+from slipway.core.plan import IMMEDIATE, UNJUDGED, Plan
 from slipway.core.state import State, World, failed_with
 
 
@@ -43,16 +43,27 @@ def _pause_on_request(state: State, world: World, request: Request) -> State | N
 
 
 def _resume_on_request(state: State, world: World, request: Request) -> State | None:
-    """Steps begin again."""
-    return None if state.candidate is None else _resumed(state, world, {})
+    """Steps begin again. Where a step waits for a word, this is one; what failed is judged anew."""
+    if state.candidate is None or state.rollout is None:
+        return None
+    if not state.rollout.paused:
+        return _resumed(state, world, {"released": state.step})
+    return _resumed(state, world, {"judged_since": stamp(world.now)} if state.rollout.paused_reason else {})
+
+
+def _set_weight_on_request(state: State, world: World, request: Request) -> State | None:
+    """The candidate gets that weight as soon as it has pods enough, and keeps it until Resume or Promote."""
+    if state.candidate is None or state.stable is None or state.rollout is None or request.weight is None:
+        return None
+    return replace(state, rollout=state.rollout.model_copy(update={"paused": True, "weight_set": request.weight}))
 
 
 def _resumed(state: State, world: World, update: dict[str, object]) -> State | None:
-    """Answer the state with a rollout that goes on: if it was paused, its deadlines count from now."""
+    """Answer the state with a rollout that goes on: its deadlines count from now."""
     if state.rollout is None:
         return None
-    resumed = stamp(world.now) if state.rollout.paused else state.rollout.resumed
-    return replace(state, rollout=state.rollout.model_copy(update={**update, "paused": False, "resumed": resumed}))
+    ended = {"paused": False, "paused_reason": None, "paused_message": None, "weight_set": None, "resumed": stamp(world.now)}
+    return replace(state, rollout=state.rollout.model_copy(update={**ended, **update}))
 
 
 def _retry_on_request(state: State, world: World, request: Request) -> State | None:
@@ -88,6 +99,7 @@ _VERBS: Mapping[Verb, Callable[[State, World, Request], State | None]] = {
     Verb.RESUME: _resume_on_request,
     Verb.RETRY: _retry_on_request,
     Verb.ROLLBACK: _roll_back_on_request,
+    Verb.SET_WEIGHT: _set_weight_on_request,
 }
 
 
@@ -99,8 +111,14 @@ def unpin(state: State, world: World) -> State | None:
     return None if kept and world.target.revision == state.pinned.instead_of else replace(state, pinned=None)
 
 
+def plan_in_force(state: State, plan: Plan) -> Plan:
+    """Answer the plan that is followed: a pinned revision takes over at once."""
+    return plan if state.pinned is None else IMMEDIATE
+
+
 def aim(state: State, world: World) -> World:
-    """Answer the world as the rules see it: a pinned revision is what is asked for, and takes over at once."""
+    """Answer the world as the rules see it: a pinned revision is what is asked for."""
     if state.pinned is None or world.target is None or state.pinned.revision not in world.known:
         return world
-    return replace(world, target=world.known[state.pinned.revision], plan=IMMEDIATE, judgement=UNJUDGED)
+    plan = plan_in_force(state, world.plan)
+    return replace(world, target=world.known[state.pinned.revision], plan=plan, judgement=UNJUDGED)

@@ -86,7 +86,7 @@ def wait(cluster: Cluster, args: Namespace) -> int:
 
 def use(cluster: Cluster, args: Namespace) -> int:
     """Use a verb: look whether it makes sense, ask for it, and tell what came of it."""
-    asked = verbs.request(Verb(args.verb), cluster.who(), full=args.full, revision=args.revision)
+    asked = verbs.request(Verb(args.verb), cluster.who(), full=args.full, revision=args.revision, weight=args.weight)
     before = _sent(cluster, args, asked)
     if isinstance(before, str):
         print(before, file=sys.stderr)

@@ -24,9 +24,10 @@ _VERBS = {
     Verb.PROMOTE: "let the candidate go on to its next step now, whatever is measured; with --full to all requests",
     Verb.ABORT: "withdraw the candidate: it is refused until the spec changes, or `retry`",
     Verb.PAUSE: "keep the candidate at its step; if it fails its checks it is still withdrawn",
-    Verb.RESUME: "let a paused rollout go on",
+    Verb.RESUME: "let a rollout go on that is paused, or waits at a step's pause",
     Verb.RETRY: "try again what the spec asks for, though it failed, was aborted or was rolled back",
     Verb.ROLLBACK: "withdraw the candidate, or go back to the revision that served before or to one that is named",
+    Verb.SET_WEIGHT: "give the candidate a percentage of the requests once it has pods enough, until `resume` or `promote`",
 }
 
 
@@ -42,6 +43,12 @@ def _seconds(text: str) -> float:
         return float(text) if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text) else duration_seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _percent(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,3}%?", text) or int(text.rstrip("%")) > 100:
+        raise argparse.ArgumentTypeError("is a whole percentage from 0 to 100")
+    return int(text.rstrip("%"))
 
 
 def _bool(text: str) -> bool:
@@ -92,12 +99,14 @@ def parser() -> argparse.ArgumentParser:
     waiting = add("wait", "wait until the rollout of the spec as it is now has ended, and tell each transition", named)
     waiting.add_argument("--timeout", type=_seconds, default=float("inf"), help="such as 10m; else for ever")
     for verb, says in _VERBS.items():
-        command = add(verb.value.lower(), says, named)
-        command.set_defaults(verb=verb.value, full=False, revision=None)
+        command = add("set-weight" if verb == Verb.SET_WEIGHT else verb.value.lower(), says, named)
+        command.set_defaults(verb=verb.value, full=False, revision=None, weight=None)
         if verb == Verb.PROMOTE:
             command.add_argument("--full", action="store_true", help="skip all steps that are left")
         if verb == Verb.ROLLBACK:
             command.add_argument("revision", nargs="?", metavar="REVISION", help="a kept one, see `history`")
+        if verb == Verb.SET_WEIGHT:
+            command.add_argument("weight", type=_percent, metavar="WEIGHT", help="percent of requests, 0 to 100")
         command.add_argument(
             "--wait", type=_bool, default=True, metavar="true|false", help="until Slipway has obeyed, and say what came of it"
         )

@@ -24,6 +24,7 @@ _WANTED = (
     ConditionType.ROUTES_LIVE,
     ConditionType.SPEC_VALID,
     ConditionType.SCALING_ACTIVE,
+    ConditionType.EXPOSED,
 )
 
 
@@ -87,7 +88,9 @@ def tree(obj: Object, now: datetime, paint: Paint = PLAIN) -> str:
         why = f"{status.rollout.reason}: {status.rollout.message}"
         checks = [_Node(line) for line in _checks(status.rollout.checks, paint)]
         nodes.append(_Node(f"{'refused':9}  {status.rollout.revision}  {paint(why, '31')}", checks))
-    nodes += [_Node(f"{'leaves':9}  {each.revision}") for each in status.draining]
+    for each in status.draining:
+        kept = f"  kept until {each.until}" if each.until is not None else ""
+        nodes.append(_Node(f"{'leaves':9}  {each.revision}{kept}"))
     if status.pinned is not None:
         pinned = status.pinned
         told = f"{pinned.revision} instead of {pinned.instead_of}{_by(pinned.by)}{_ago(pinned.at, now)}"
@@ -146,31 +149,39 @@ def _rollout(rollout: RolloutStatus, hold_seconds: float, now: datetime, paint: 
             held = (now - to_datetime(rollout.step_since)).total_seconds()
             left = f", {duration(hold_seconds - held)} of its hold left" if hold_seconds > held else ""
             where += f", live for {duration(held)}{left}"
+    if rollout.mirror:
+        where += f", copies of {rollout.mirror}% of the requests"
+    if rollout.weight_set is not None:
+        where += f", weight set to {rollout.weight_set}%"
     if rollout.paused:
         where = paint(f"paused: {where}", "33")
     elif rollout.forced and rollout.forced >= rollout.step:
         where += f", promoted{_by(rollout.forced_by)}"
-    trouble = [_Node(paint(f"{rollout.reason}: {rollout.message}", "31"))] if rollout.reason else []
-    return [_Node(where), *trouble, *(_Node(line) for line in _checks(rollout.checks, paint))]
+    preview = [_Node(f"preview  {rollout.preview}")] if rollout.preview else []
+    told = [(rollout.reason, rollout.message), (rollout.paused_reason, rollout.paused_message)]
+    trouble = [_Node(paint(f"{reason}: {message}", "31")) for reason, message in told if reason]
+    trial = [_Node(f"A/B test  {rollout.trial.statement}")] if rollout.trial is not None else []
+    return [_Node(where), *trial, *preview, *trouble, *(_Node(line) for line in _checks(rollout.checks, paint))]
 
 
 def _checks(checks: Sequence[CheckStatus], paint: Paint) -> list[str]:
-    rows = [
-        (
-            check.name,
-            check.candidate or "-",
-            f"stable {check.stable or '-'}",
-            f"limit {check.limit or '-'}",
-            f"{check.sample} requests",
-            check.verdict,
-        )
-        for check in checks
-    ]
+    rows = [_check(check) for check in checks]
     colours = [_VERDICTS.get(check.verdict, "33") for check in checks]
     return [
         f"{line[: -len(row[-1])]}{paint(row[-1], colour)}"
         for line, row, colour in zip(_columns(rows), rows, colours, strict=True)
     ]
+
+
+def _check(check: CheckStatus) -> tuple[str, ...]:
+    """Tell of one check: its figures, on how many requests or answers they rest, and what it comes to."""
+    if check.kind is not None:
+        told = f": {check.message}" if check.message and check.verdict not in ("Passed", "InsufficientAnswers") else ""
+        answers = "1 answer" if check.sample == 1 else f"{check.sample} answers"
+        limit = f"limit {check.limit}" if check.limit else f"stable {check.stable}" if check.stable else ""
+        return check.name, check.candidate or "-", check.kind, limit, answers, check.verdict + told
+    figures = check.candidate or "-", f"stable {check.stable or '-'}", f"limit {check.limit or '-'}"
+    return check.name, *figures, f"{check.sample} requests", check.verdict
 
 
 def _troubles(status: Status) -> list[Condition]:

@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from slipway.api.status import ConditionType, Request, Status, Verb
+from slipway.api.status import ConditionType, Phase, Request, Status, Verb
 from slipway.core.verbs import served_before
 from slipway.kubectl.show import named
 
 
-def request(verb: Verb, by: str, *, full: bool = False, revision: str | None = None) -> Request:
+def request(verb: Verb, by: str, *, full: bool = False, revision: str | None = None, weight: int | None = None) -> Request:
     """Answer a request of now."""
     at = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return Request(verb=verb, at=at, by=by[:256], full=full, revision=revision)
+    return Request(verb=verb, at=at, by=by[:256], full=full, revision=revision, weight=weight)
 
 
 def refusal(status: Status, asked: Request, kept: set[str] | None) -> str | None:
@@ -33,9 +33,9 @@ def _objections(status: Status, asked: Request, kept: set[str] | None) -> Iterat
         yield f"no rollout is under way{last}"
     elif status.stable is None:
         yield f"nothing served before {named(status.candidate)}, which serves as soon as it is ready"
-    elif rollout is not None and asked.verb == Verb.PAUSE and rollout.paused:
+    elif rollout is not None and asked.verb == Verb.PAUSE and rollout.paused and rollout.weight_set is None:
         yield f"the rollout of {named(status.candidate)} is paused already"
-    elif rollout is not None and asked.verb == Verb.RESUME and not rollout.paused:
+    elif rollout is not None and asked.verb == Verb.RESUME and status.phase != Phase.PAUSED and not rollout.paused:
         yield f"the rollout of {named(status.candidate)} is not paused"
 
 
@@ -99,7 +99,16 @@ def _withdrawn(before: Status, after: Status) -> str:
 def _paused(before: Status, after: Status) -> str:
     if after.candidate is None or after.rollout is None or not after.rollout.paused:
         return ""
-    return f"{named(after.candidate)} stays at {after.candidate.weight}% until `resume` or `promote`; if it fails it is withdrawn"
+    return f"{named(after.candidate)} stays at {after.candidate.weight}% until `resume` or `promote`"
+
+
+def _weight_set(before: Status, after: Status) -> str:
+    if after.candidate is None or after.rollout is None or after.rollout.weight_set is None:
+        return ""
+    weight = after.rollout.weight_set
+    if after.candidate.weight != weight:
+        return f"{named(after.candidate)} gets {weight}% as soon as it has pods enough, until `resume` or `promote`"
+    return f"{named(after.candidate)} gets {weight}% until `resume` or `promote`"
 
 
 def _resumed(before: Status, after: Status) -> str:
@@ -138,6 +147,7 @@ _DONE = {
     Verb.RESUME: _resumed,
     Verb.RETRY: _retried,
     Verb.ROLLBACK: _rolled_back,
+    Verb.SET_WEIGHT: _weight_set,
 }
 
 

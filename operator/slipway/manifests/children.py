@@ -1,17 +1,20 @@
 """All children of a ModelDeployment together: what there should be, and what of what there is should go."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from slipway.api.spec import Spec
 from slipway.core import rollout
+from slipway.core.plan import Plan
 from slipway.core.state import State, World
-from slipway.manifests import labels, model
+from slipway.core.verbs import plan_in_force
+from slipway.manifests import check_job, exposure, labels, model, trying
 from slipway.settings import Settings
 
 Object = dict[str, Any]
 _HELD = ("Deployment", "Service", "PodDisruptionBudget")
+_OUTSIDE = ("HTTPRoute", "Ingress")
 
 
 class Owner(Protocol):
@@ -31,13 +34,21 @@ class Stored:
 
     revisions: dict[str, Object]
     others: tuple[Object, ...]
+    outside: tuple[Object, ...] = ()
+    jobs: tuple[Object, ...] = ()
 
     @classmethod
     def of(cls, objects: Iterable[Object]) -> "Stored":
         """Sort objects by what they are."""
         listed = list(objects)
         revisions = {obj["metadata"]["name"]: obj for obj in listed if obj["kind"] == "ControllerRevision"}
-        return cls(revisions, tuple(obj for obj in listed if obj["kind"] in _HELD))
+        kinds = (_HELD, _OUTSIDE, ("Job",))
+        others, outside, jobs = (tuple(obj for obj in listed if obj["kind"] in each) for each in kinds)
+        return cls(revisions, others, outside, jobs)
+
+    def jobs_of(self, uid: str) -> dict[str, Object]:
+        """Answer the Jobs of the ModelDeployment, by name."""
+        return {job["metadata"]["name"]: job for job in self.jobs if _owned(job, uid)}
 
 
 def build(owner: Owner, spec: Spec | None, state: State, world: World, stored: Stored, settings: Settings) -> Iterator[Object]:
@@ -47,7 +58,10 @@ def build(owner: Owner, spec: Spec | None, state: State, world: World, stored: S
     and that the spec does not describe keeps the pods that it has.
     """
     name, namespace, uid = owner.name, owner.namespace, owner.uid
-    yield model.build_service(name, namespace, uid)
+    yield model.build_service(name, namespace, name, uid, h2c="HTTPRoute" in outside_kinds(spec, stored))
+    stable = stored.revisions.get(state.stable.revision) if state.stable is not None else None
+    port: int | None = stable["data"]["port"] if stable is not None else None
+    yield from trying.build(name, namespace, uid, spec, state, world.plan, port, settings)
     for revision in state.active:
         kept = stored.revisions.get(revision)
         if kept is None or not _owned(kept, uid):
@@ -60,28 +74,58 @@ def build(owner: Owner, spec: Spec | None, state: State, world: World, stored: S
         replicas = rollout.replicas(state, world, revision)
         yield model.build_endpoints_service(name, namespace, uid, revision, data["port"])
         yield model.build_deployment(name, namespace, uid, revision, data["template"], replicas)
+        if state.candidate is not None and revision == state.candidate.revision:
+            plan = plan_in_force(state, world.plan)
+            yield from check_job.build_jobs(owner, state, plan, data["port"], stored.jobs_of(uid), settings)
     budget = model.build_disruption_budget(name, namespace, uid, world.replicas)
     if budget is not None:
         yield budget
 
 
-def unwanted(owner: Owner, state: State, replicas: int, history_limit: int, stored: Stored) -> list[Object]:
+def outside_kinds(spec: Spec | None, stored: Stored) -> list[str]:
+    """Answer the kinds of the ways in from outside that are asked for; where the spec cannot be read, of those that there are."""
+    if spec is None:
+        return [obj["kind"] for obj in stored.outside]
+    asked = {"HTTPRoute": spec.routing.gateway, "Ingress": spec.routing.ingress}
+    return [kind for kind, settings in asked.items() if settings is not None]
+
+
+def build_outside(owner: Owner, spec: Spec, hosts: Sequence[str]) -> list[Object]:
+    """Answer the ways in from outside that there should be for these hosts."""
+    return exposure.build(owner.name, owner.namespace, owner.uid, spec.routing, hosts)
+
+
+def unwanted_outside(owner: Owner, wanted: Iterable[Object], stored: Stored) -> list[Object]:
+    """Answer the ways in from outside that should go."""
+    kept = {(obj["kind"], obj["metadata"]["name"]) for obj in wanted}
+    going = [obj for obj in stored.outside if (obj["kind"], obj["metadata"]["name"]) not in kept]
+    return [obj for obj in going if owns(owner, obj)]
+
+
+def unwanted(owner: Owner, state: State, plan: Plan, replicas: int, history_limit: int, stored: Stored) -> list[Object]:
     """Answer the children that should go: those of revisions without a role, and the oldest ControllerRevisions."""
     name = owner.name
     active = set(state.active)
     wanted = {("Service", name)}
     wanted |= {(kind, revision) for kind in ("Deployment", "Service") for revision in active}
+    wanted |= trying.names(name, state, plan)
     if replicas >= 2:
         wanted.add(("PodDisruptionBudget", name))
     going = [obj for obj in stored.others if (obj["kind"], obj["metadata"]["name"]) not in wanted]
     retired = [obj for revision, obj in stored.revisions.items() if revision not in active]
     retired.sort(key=lambda obj: obj["revision"], reverse=True)
-    return [obj for obj in (*going, *retired[history_limit:]) if _owned(obj, owner.uid)]
+    jobs = check_job.unwanted_jobs(state, stored.jobs_of(owner.uid))
+    return [obj for obj in (*going, *retired[history_limit:], *jobs) if _owned(obj, owner.uid)]
 
 
 def selectors(state: State) -> dict[str, str]:
     """Answer the label selector of each revision's pods."""
     return {revision: f"{labels.REVISION_LABEL}={revision}" for revision in state.active}
+
+
+def owns(owner: Owner, obj: Object | None) -> bool:
+    """Tell whether the object is there and a child of the ModelDeployment."""
+    return obj is not None and _owned(obj, owner.uid)
 
 
 def _owned(obj: Object, uid: str) -> bool:

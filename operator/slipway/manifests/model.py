@@ -9,6 +9,8 @@ from slipway.manifests.pod import build_pod_template
 from slipway.settings import Settings
 
 HTTP_PORT = 80
+# The same, for those who ask a Service which protocol to speak: a Gateway, which is to reach the router by HTTP/2.
+H2C_PORT = 81
 
 
 def build_revision(
@@ -60,16 +62,23 @@ def build_endpoints_service(name: str, namespace: str, uid: str, revision: str, 
     }
 
 
-def build_service(name: str, namespace: str, uid: str) -> dict[str, Any]:
-    """Answer the Service that callers use. It selects the routers: they split by weight, for every caller."""
+def build_service(name: str, namespace: str, model: str, uid: str, *, h2c: bool = False) -> dict[str, Any]:
+    """Answer a Service that callers of the model use. It selects the routers: they split by weight, for every caller.
+
+    `h2c`: with a second port, by which a Gateway takes gRPC to them.
+    """
+    ports = [{"name": "http", "port": HTTP_PORT, "protocol": "TCP", "targetPort": "http"}]
+    if h2c:
+        port = {"name": "h2c", "port": H2C_PORT, "protocol": "TCP", "targetPort": "http", "appProtocol": "kubernetes.io/h2c"}
+        ports.append(port)
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": labels.model_metadata(name, namespace, name, uid),
+        "metadata": labels.model_metadata(name, namespace, model, uid),
         "spec": {
             "type": "ClusterIP",
             "selector": labels.router_selector(),
-            "ports": [{"name": "http", "port": HTTP_PORT, "protocol": "TCP", "targetPort": "http"}],
+            "ports": ports,
         },
     }
 
