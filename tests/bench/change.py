@@ -22,25 +22,30 @@ async def measure(table: Table, bench: Bench) -> None:
     """Change one spec after another, and beside them an object that nobody makes anything of."""
     say(f"{_CHANGES} changes of one spec")
 
-    def scaled_up(seen: int | None, now: int) -> bool:
-        return seen is not None and now > seen
-
     scaled: list[float] = []
     revised: list[float] = []
     echoed: list[float] = []
     for number in range(_CHANGES):
         namespace, name = bench.names[number % len(bench.names)], f"m{number:04}"
         echoed.append(await _echo(bench.client, namespace, number))
-        scaled.append(await _child(bench.client, namespace, name, fleet.spec(1, 2), scaled_up))
-        revised.append(await _child(bench.client, namespace, name, fleet.spec(2, 2), lambda seen, _: seen is None))
+        scaled.append(await child(bench.client, namespace, name, fleet.spec(1, 2), scaled_up))
+        revised.append(await child(bench.client, namespace, name, fleet.spec(2, 2), lambda seen, _: seen is None))
     others = f"40 ms, 15 ms; floor {spread(echoed, 'ms', 1000)}"
     table.add("one change among them -> its Deployment: replicas", spread(scaled, "ms", 1000), "40 ms", others)
     table.add("one change among them -> its Deployment: a new version", spread(revised, "ms", 1000), "40 ms", others)
     table.notes.append("The floor of a change is a write of the same client until its own watch tells of it.")
 
 
-async def _child(client: Client, namespace: str, name: str, spec: Object, changed: Callable[[int | None, int], bool]) -> float:
-    """Change the spec. `changed` sees a Deployment's generation before (None: there was none of that uid) and now."""
+def scaled_up(seen: int | None, now: int) -> bool:
+    """Tell whether a Deployment's generation says that it was changed."""
+    return seen is not None and now > seen
+
+
+async def child(client: Client, namespace: str, name: str, spec: Object, changed: Callable[[int | None, int], bool]) -> float:
+    """Change the spec, and answer how long until a Deployment has changed (seconds).
+
+    `changed` sees a Deployment's generation before (None: there was none of that uid) and now.
+    """
     path, selector = f"/apis/apps/v1/namespaces/{namespace}/deployments", f"slipway.dev/model-deployment={name}"
     before = {obj["metadata"]["uid"]: obj["metadata"]["generation"] for obj in await client.items(path, selector)}
     watch = client.watch(path, selector, initial=True)

@@ -56,7 +56,7 @@ def bare(count: int, spaces: list[str]) -> Iterator[tuple[str, Object]]:
         target = revision.target(name, parsed).revision
         template = pod.build_pod_template(name, target, parsed, _SETTINGS)
         made = (
-            ("/api/v1", "services", model.build_service(name, namespace, _NOBODY)),
+            ("/api/v1", "services", model.build_service(name, namespace, name, _NOBODY)),
             ("/api/v1", "services", model.build_endpoints_service(name, namespace, _NOBODY, target, parsed.server.port)),
             ("/apis/apps/v1", "deployments", model.build_deployment(name, namespace, _NOBODY, target, template, 1)),
         )

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import json
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,7 +22,7 @@ from slipway.meter import scrape
 from slipway.meter.statistics import Statistics
 
 WEIGHT = 25
-RATES = (30, 100)
+RATES = [30, 100]
 # A Python model answers one request at a time: two pods take the load of either rate with room to spare.
 _STABLE_MS, _REPLICAS = 10, 2
 _INTERVALS = (10, 60)
@@ -61,6 +63,7 @@ BAD = (
     Bad("5% errors", 0.05, errors=0.05),
     Bad("3x latency", 1.0, seconds=3 * _STABLE_MS / 1000),
 )
+KINDS = [bad.name for bad in BAD]
 
 
 @dataclass
@@ -79,16 +82,42 @@ class Counted:
             self.others_failed += 1
 
 
-@dataclass
+@dataclass(frozen=True)
 class Round:
-    """One withdrawal."""
+    """One withdrawal: how long it took, the candidate's bad answers, and what else failed meanwhile."""
 
     seconds: float
     bad: int
+    others_failed: int
 
 
-async def run(rounds: int) -> Table:
-    """Measure every kind of bad candidate, at each rate of requests: the kinds at the same time, each with a model of its own."""
+class Results:
+    """The rounds of each kind of bad candidate at each rate, those of an earlier run in the same file among them."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._rounds: dict[tuple[str, int], list[Round]] = {}
+        for line in file.read_text().splitlines() if file is not None and file.exists() else ():
+            entry = json.loads(line)
+            self.of(entry["kind"], entry["rate"]).append(Round(**entry["round"]))
+
+    def of(self, kind: str, rate: int) -> list[Round]:
+        """Answer the rounds so far."""
+        return self._rounds.setdefault((kind, rate), [])
+
+    def add(self, kind: str, rate: int, found: Round) -> None:
+        """Keep one more round, whatever becomes of those that follow."""
+        self.of(kind, rate).append(found)
+        if self._file is not None:
+            with self._file.open("a") as file:
+                file.write(json.dumps({"kind": kind, "rate": rate, "round": asdict(found)}) + "\n")
+
+
+async def run(rounds: int, rates: Sequence[int], kinds: Sequence[str], file: Path | None) -> Table:
+    """Measure the kinds of bad candidate, at each rate of requests: the kinds at the same time, each with a model of its own.
+
+    What an earlier run has put into the file is not measured again.
+    """
     table = Table(f"withdrawal: a bad candidate at {WEIGHT}% of requests, its first step held for 10 minutes")
     table.notes += [
         f"Checks: errorRate max 1%, p95 relativeToStable 1.5; stable takes {_STABLE_MS} ms. Counted from the first bad answer "
@@ -97,26 +126,32 @@ async def run(rounds: int) -> Table:
         LOCAL_ONLY,
         f"Load average of the machine before the run: {load_average()}.",
     ]
+    results, chosen = Results(file), [bad for bad in BAD if bad.name in kinds]
     async with installed("slipway-bench-withdrawal") as slipway:
         namespace = await slipway.make_namespace(_NAMESPACE)
-        for rate in RATES:
-            found = await asyncio.gather(*(_withdrawals(slipway, namespace, bad, rate, rounds) for bad in BAD))
-            for bad, (times, failed) in zip(BAD, found, strict=True):
-                _tell(table, bad, rate, times, failed)
+        for rate in rates:
+            await asyncio.gather(*(_withdrawals(slipway, namespace, bad, rate, rounds, results) for bad in chosen))
+            for bad in chosen:
+                _tell(table, bad, rate, results.of(bad.name, rate))
     return table
 
 
-def _tell(table: Table, bad: Bad, rate: int, rounds: list[Round], failed: int) -> None:
+def _tell(table: Table, bad: Bad, rate: int, rounds: list[Round]) -> None:
     goal = "5 s" if bad.share == 1 else ""
     table.add(f"{bad.name}, {rate} requests/s", spread([each.seconds for each in rounds]), goal, PEERS)
     hurt = " and ".join(f"{rate * WEIGHT / 100 * bad.share * interval:.0f} at {interval} s" for interval in _INTERVALS)
     table.add(f"{bad.name}, {rate} requests/s: bad answers in all", spread([float(each.bad) for each in rounds], ""), "", hurt)
+    failed = sum(each.others_failed for each in rounds)
     if failed:
         table.add(f"{bad.name}, {rate} requests/s: other failed answers", str(failed), "0")
 
 
-async def _withdrawals(slipway: Installed, namespace: str, bad: Bad, rate: int, rounds: int) -> tuple[list[Round], int]:
-    """Withdraw so many candidates, one after the other, under one load."""
+async def _withdrawals(slipway: Installed, namespace: str, bad: Bad, rate: int, rounds: int, results: Results) -> None:
+    """Withdraw candidates, one after the other, under one load, until there are so many results."""
+    # One that errs little is watched for long.
+    missing = range(len(results.of(bad.name, rate)), rounds if bad.share > 0.05 else max(rounds // 4, 2))
+    if not missing:
+        return
     name = f"bad-{bad.name.replace('%', '').replace(' ', '-')}-{rate}".lower()
     good = Bad("good", 0.0)
     for kind, source in ((good, f"{name}-good"), (bad, f"{name}-bad")):
@@ -130,21 +165,20 @@ async def _withdrawals(slipway: Installed, namespace: str, bad: Bad, rate: int, 
     counted = Counted(slow_seconds=2 * _STABLE_MS / 1000 if bad.errors == 0 else float("inf"))
     under_way = [""]
     load = asyncio.create_task(_load(slipway, namespace, name, rate, counted, under_way))
-    found: list[Round] = []
-    # One that errs little is watched for long.
-    for number in range(rounds if bad.share > 0.05 else max(rounds // 4, 2)):
+    for number in missing:
+        before = counted.others_failed
         await slipway.client.apply(model_path(namespace, name), _body(name, f"{name}-bad", f"bad-{number}"))
         candidate = under_way[0] = await _candidate(slipway, namespace, name, f"bad-{number}")
         done = await _gone(slipway, namespace, name, candidate)
         await asyncio.sleep(0.5)  # answers that were under way
         times = counted.bad[candidate]
-        found.append(Round(done - times[0], len(times)))
-        say(f"{bad.name} at {rate}/s, {number + 1}: {found[-1].seconds:.1f} s, {found[-1].bad} bad answers")
+        found = Round(done - times[0], len(times), counted.others_failed - before)
+        results.add(bad.name, rate, found)
+        say(f"{bad.name} at {rate}/s, {number + 1}: {found.seconds:.1f} s, {found.bad} bad answers")
     load.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await load
     await slipway.client.delete(model_path(namespace, name))
-    return found, counted.others_failed
 
 
 def _body(name: str, source: str, version: str) -> Object:

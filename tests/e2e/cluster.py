@@ -23,7 +23,11 @@ _APIS = {
     "deployments": "/apis/apps/v1",
     "controllerrevisions": "/apis/apps/v1",
     "poddisruptionbudgets": "/apis/policy/v1",
+    "jobs": "/apis/batch/v1",
     "leases": "/apis/coordination.k8s.io/v1",
+    "ingresses": "/apis/networking.k8s.io/v1",
+    "gateways": "/apis/gateway.networking.k8s.io/v1",
+    "httproutes": "/apis/gateway.networking.k8s.io/v1",
 }
 # Every kind that Slipway makes.
 CHILDREN = (
@@ -33,6 +37,7 @@ CHILDREN = (
     "poddisruptionbudgets",
     "configmaps",
     "serviceaccounts",
+    "jobs",
 )
 OURS = "app.kubernetes.io/managed-by=slipway"
 ROUTER = "slipway-router"

@@ -23,13 +23,15 @@ from slipway_dev.tools import ensure
 ACCESS, SECRET = "slipway", "hunter2hunter2"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Answer a port of this machine that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 
 
 @contextmanager
-def _process(command: list[object], port: int, log: Path, **env: str) -> Iterator[None]:
+def process(command: list[object], port: int, log: Path, **env: str) -> Iterator[None]:
+    """Run a server until the end of the block, from when it listens on the port."""
     with log.open("w") as output:
         process = subprocess.Popen(
             [str(part) for part in command], stdout=output, stderr=output, env={"PATH": os.environ["PATH"], **env}
@@ -69,7 +71,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     """versitygw on a folder, its metadata in another: not every file system has extended attributes."""
     (folder / "data/models").mkdir(parents=True)
     (folder / "meta").mkdir()
-    port = _free_port()
+    port = free_port()
     command = [
         ensure(["versitygw"])["versitygw"],
         "--access",
@@ -81,7 +83,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
         "--quiet",
     ]
     command += ["posix", "--sidecar", folder / "meta", folder / "data"]
-    with _process(command, port, folder / "log"):
+    with process(command, port, folder / "log"):
         yield ObjectStore(port)
 
 
@@ -131,7 +133,7 @@ class Registry:
 @contextmanager
 def registry(folder: Path, htpasswd: str = "", authorization: str | None = None) -> Iterator[Registry]:
     """distribution's registry on a folder; `htpasswd`, lines of user:bcrypt, switches basic authorization on."""
-    port = _free_port()
+    port = free_port()
     folder.mkdir(exist_ok=True)
     config: dict[str, Any] = {
         "version": 0.1,
@@ -144,7 +146,7 @@ def registry(folder: Path, htpasswd: str = "", authorization: str | None = None)
         config["auth"] = {"htpasswd": {"realm": "test", "path": str(folder / "htpasswd")}}
     (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
     command: list[object] = [ensure(["registry"])["registry"], "serve", folder / "config.yaml"]
-    with _process(command, port, folder / "log", OTEL_TRACES_EXPORTER="none"):
+    with process(command, port, folder / "log", OTEL_TRACES_EXPORTER="none"):
         yield Registry(port, folder, authorization)
 
 

@@ -50,13 +50,41 @@ RIGHT = [
     "runtimeClassName: nvidia, priorityClassName: high, terminationGracePeriodSeconds: 120, imagePullSecrets: [{name: pull}]}}}}",
     "server: {podTemplate: {spec: {affinity: {nodeAffinity: {}}, topologySpreadConstraints: [{maxSkew: 1}]}}}",
     "scaling: {min: 3}",
-    "scaling: {min: 3, max: 3}",
+    "scaling: {min: 3}",
     "rollout: {strategy: Immediate, progressDeadline: 1h30m}",
     "rollout: {strategy: Canary, steps: [{weight: 0}, {weight: 5, hold: 2m}, {weight: 25, hold: 5m}, {weight: 100, hold: 1h}], "
     "checks: [{errorRate: {max: 0.5%}}, {latency: {max: 150ms, relativeToStable: 1.25}}, {latency: {percentile: 99, "
     "relativeToStable: 2}}], minRequests: 1000, stepDeadline: 3h}",
+    "rollout: {strategy: Canary, steps: [{weight: 5}], checks: [{name: few, errorRate: {max: 1%, minRequests: 10}}, {prometheus: "
+    "{query: 'sum(x{r=\"{{revision}}\"})', max: 0.5, min: -1, interval: 1m, minSamples: 3, failureLimit: 1}}, {prometheus: "
+    "{address: 'https://p.example.com:9090/prom', query: up, min: 1}}, {name: gate, webhook: {url: 'http://gate:8080/x?y=z'}}]}",
+    "rollout: {strategy: Canary, steps: [{weight: 5}], checks: [{job: {timeout: 1h, failureLimit: 2, template: {metadata: "
+    "{labels: {team: shop}}, spec: {nodeSelector: {disk: ssd}, serviceAccountName: tester, automountServiceAccountToken: true, "
+    "volumes: [{name: rows, configMap: {name: rows}}], containers: [{name: check, image: 'tests:1', command: [sh], args: [-c, "
+    "'true'], env: [{name: A, value: b}], resources: {limits: {cpu: 1}}, volumeMounts: [{name: rows, mountPath: /rows}]}]}}}}]}",
     "routing: {hosts: [churn.example.com, '*.churn.example.com'], timeout: 1.5s}",
+    "routing: {hosts: [churn.example.com], gateway: {name: web}}",
+    "routing: {hosts: [churn.example.com], gateway: {name: web, namespace: edge, sectionName: https}, ingress: {}}",
+    "routing: {hosts: [churn.example.com], ingress: {className: nginx, tlsSecretName: churn-tls, "
+    "annotations: {cert-manager.io/cluster-issuer: ca}}}",
     "revisionHistoryLimit: 0",
+    # scaling
+    "{model: {uri: 'configmap://a/b', format: ONNX}, scaling: {min: 2, max: 20, objective: {latency: 100ms, percentile: 99, "
+    "concurrency: 8, requestsPerSecond: 100}, increasePerMinute: 5, decreasePerMinute: 1, schedule: [{start: '0 8 * * 1-5', "
+    "duration: 10h, min: 4, timeZone: Europe/Berlin}]}}",
+    # every strategy
+    "{model: {uri: 'configmap://a/b', format: ONNX}, rollout: {strategy: Canary, promotion: Manual, onFailure: Pause, "
+    "stableCapacity: Proportional, testers: {header: {name: x-tester, value: ops-1}}, steps: [{weight: 0, mirror: 20, hold: 1m}, "
+    "{weight: 0, replicas: 2, pause: {}}, {weight: 10, pause: {duration: 1h}}]}}",
+    "{model: {uri: 'configmap://a/b', format: ONNX}, rollout: {strategy: BlueGreen, blueGreen: {hold: 5m, mirror: 10, "
+    "scaleDownDelay: 10m}, checks: [{errorRate: {max: 1%}}], testers: {cookie: {name: try, value: 'on'}}}}",
+    "{model: {uri: 'configmap://a/b', format: ONNX}, rollout: {strategy: ABTest, abTest: {cookie: {}, measure: Latency, "
+    "percentile: 99, confidence: 99.5%, hold: 1h, duration: 24h}, checks: [{agreement: {min: 100%, labels: true}}]}}",
+    "{model: {uri: 'configmap://a/b', format: ONNX}, rollout: {strategy: ABTest, abTest: {header: x-user-id, measure: Metric, "
+    "metric: {query: 'avg(basket{revision=\"{{revision}}\"})', address: 'http://prometheus:9090', interval: 5m, "
+    "higherIsBetter: false}}}}",
+    "{model: {uri: 'configmap://a/b', format: ONNX}, rollout: {strategy: BlueGreen, blueGreen: {synthetic: {configMap: s}}}}",
+    "{model: {uri: 'configmap://a/b', format: ONNX}, rollout: {strategy: Shadow, shadow: {mirror: 5, hold: 1h}}}",
     # what the design shows first, of what is built
     f"{{model: {{uri: 'https://models.example.com/churn/3/model.onnx', format: ONNX, version: '3', sha256: {DIGEST}}}, "
     "server: {image: 'ghcr.io/acme/custom:1', resources: {requests: {cpu: 500m, memory: 512Mi}}}, scaling: {min: 1}, "
@@ -72,6 +100,7 @@ DEFAULTED = {
         "minRequests": 100,
         "onFailure": "Rollback",
         "promotion": "Automatic",
+        "stableCapacity": "Full",
         "progressDeadline": "10m",
         "stepDeadline": "1h",
     },
@@ -200,7 +229,7 @@ FULL_STATUS: dict[str, Any] = {
         "measuredAt": "2025-11-23T03:00:00Z",
     },
     "candidate": {"revision": "shown-bbbbbbbb", "version": "3", "weight": 25, "ready": 1, "replicas": 1},
-    "draining": [{"revision": "shown-cccccccc", "since": "2025-11-23T03:00:00Z"}],
+    "draining": [{"revision": "shown-cccccccc", "since": "2025-11-23T03:00:00Z", "until": "2025-11-23T04:00:00Z"}],
     "rollout": {
         "revision": "shown-bbbbbbbb",
         "since": "2025-11-23T03:00:00Z",
@@ -211,7 +240,21 @@ FULL_STATUS: dict[str, Any] = {
         "resumed": "2025-11-23T03:00:00Z",
         "forced": 1,
         "forcedBy": "ops-1",
+        "pausedReason": "ErrorRateTooHigh",
+        "pausedMessage": "errorRate 7%, limit 1%",
+        "judgedSince": "2025-11-23T03:00:00Z",
+        "released": 1,
+        "weightSet": 40,
         "liveWeight": 25,
+        "mirror": 10,
+        "preview": "http://shown-preview.ns",
+        "trial": {
+            "stable": {"requests": 10, "errors": 1, "latencies": "3:9"},
+            "candidate": {"requests": 20, "errors": 2, "latencies": "3:18"},
+            "statement": "no winner yet",
+            "pValue": 0.4,
+            "winner": "candidate",
+        },
         "checks": [CHECK],
         "measuredAt": "2025-11-23T03:00:00Z",
         "outcome": "Failed",

@@ -214,26 +214,92 @@ WRONG = [
     ("scaling: {min: -1}", "spec.scaling.min", "use 1 or more"),
     ("scaling: {min: 1001}", "spec.scaling.min", "less than or equal to 1000"),
     ("scaling: {min: '2'}", "spec.scaling.min", "must be of type integer"),
-    ("scaling: {max: 20}", "spec.scaling.max", "no effect without an objective"),
+    ("scaling: {max: 20}", "spec.scaling.max", "scaling.objective and scaling.max need each other"),
+    ("scaling: {objective: {latency: 100ms}}", "spec.scaling.max", "need each other"),
+    ("scaling: {max: 5, objective: {}}", "spec.scaling.objective", "needs latency, concurrency or requestsPerSecond"),
+    ("scaling: {max: 5, objective: {latency: 100us}}", "spec.scaling.objective.latency", "such as 250ms"),
+    ("scaling: {max: 5, objective: {latency: 0ms}}", "spec.scaling.objective.latency", "1ms or more"),
+    ("scaling: {max: 5, objective: {cpu: 70%}}", "spec.scaling.objective", 'unknown field "spec.scaling.objective.cpu"'),
+    ("scaling: {min: 9, max: 5, objective: {concurrency: 4}}", "spec.scaling.max", "must not be smaller than scaling.min"),
+    ("scaling: {increasePerMinute: 2}", "spec.scaling", "with scaling.objective only"),
     (
-        "scaling: {min: 1, max: 20, objective: {percentile: 95, latency: 100ms}}",
-        "spec.scaling.objective",
-        "not available in this version of Slipway; set scaling.min",
+        "scaling: {max: 5, objective: {concurrency: 4}, schedule: [{start: '8:00', duration: 1h, min: 2}]}",
+        "spec.scaling.schedule[0].start",
+        "such as 0 8 * * 1-5",
+    ),
+    (
+        "scaling: {max: 5, objective: {concurrency: 4}, schedule: [{start: '0 8 * * *', duration: 200h, min: 2}]}",
+        "spec.scaling.schedule[0].duration",
+        "between 1m and 168h",
     ),
     # the rollout
     ("rollout: {strategy: Canary}", "spec.rollout.steps", "need each other"),
-    ("rollout: {strategy: BlueGreen}", "spec.rollout.strategy", "not available in this version"),
-    ("rollout: {strategy: Shadow}", "spec.rollout.strategy", "not available in this version"),
-    ("rollout: {strategy: ABTest}", "spec.rollout.strategy", "not available in this version of Slipway; use Canary or Immediate"),
+    ("rollout: {blueGreen: {hold: 1m}}", "spec.rollout.blueGreen", "with strategy BlueGreen only"),
+    ("rollout: {shadow: {hold: 1m}}", "spec.rollout.shadow", "with strategy Shadow only"),
+    ("rollout: {strategy: Shadow, shadow: {mirror: 0}}", "spec.rollout.shadow.mirror", "greater than or equal to 1"),
+    ("rollout: {strategy: BlueGreen, steps: [{weight: 5}]}", "spec.rollout.steps", "strategy Canary need each other"),
+    ("rollout: {strategy: BlueGreen, stableCapacity: Proportional}", "spec.rollout.stableCapacity", "with strategy Canary only"),
+    (
+        "rollout: {testers: {header: {name: x-tester, value: a}}}",
+        "spec.rollout.testers",
+        "use Canary with a first step of weight 0",
+    ),
+    ("rollout: {strategy: Shadow, testers: {}}", "spec.rollout.testers", "needs either header or cookie"),
+    (
+        "rollout: {strategy: Shadow, testers: {header: {name: ':path', value: a}}}",
+        "spec.rollout.testers.header.name",
+        "letters, digits and - _ . only",
+    ),
+    (
+        "rollout: {strategy: Shadow, testers: {cookie: {name: a, value: 'b; c'}}}",
+        "spec.rollout.testers.cookie.value",
+        "without spaces and semicolons",
+    ),
+    (
+        "rollout: {strategy: Canary, steps: [{weight: 10, mirror: 5}]}",
+        "spec.rollout.steps[0].mirror",
+        "mirrored at weight 0 only",
+    ),
+    ("rollout: {strategy: Canary, steps: [{weight: 5, replicas: 0}]}", "spec.rollout.steps[0].replicas", "equal to 1"),
+    ("rollout: {strategy: Canary, steps: [{weight: 5, pause: {duration: soon}}]}", "pause.duration", "must be a duration"),
+    ("rollout: {strategy: ABTest}", "spec.rollout.abTest", "need each other"),
+    ("rollout: {strategy: ABTest, abTest: {weight: 50}}", "spec.rollout.abTest", "with header or cookie"),
+    ("rollout: {abTest: {header: x-user}}", "spec.rollout.abTest", "strategy ABTest need each other"),
+    ("rollout: {strategy: ABTest, abTest: {header: a, cookie: {name: b}}}", "spec.rollout.abTest.cookie", "give one"),
+    ("rollout: {strategy: ABTest, abTest: {header: 'a b'}}", "spec.rollout.abTest.header", "letters, digits"),
+    ("rollout: {strategy: ABTest, abTest: {header: a, confidence: 50%}}", "abTest.confidence", "from 80% to 99.99%"),
+    ("rollout: {strategy: ABTest, abTest: {header: a, measure: Metric}}", "abTest.metric", "measure Metric need each other"),
+    (
+        "rollout: {strategy: ABTest, abTest: {header: a, metric: {query: 'sales{r=\"{{revision}}\"}'}}}",
+        "spec.rollout.abTest.metric",
+        "measure Metric need each other",
+    ),
+    (
+        "rollout: {strategy: ABTest, abTest: {header: a, measure: Metric, metric: {query: up}}}",
+        "spec.rollout.abTest.metric.query",
+        "must hold {{revision}}",
+    ),
+    (
+        "rollout: {strategy: ABTest, abTest: {header: a, measure: Metric, metric: {query: 'a{{revision}}', interval: 2h}}}",
+        "spec.rollout.abTest.metric.interval",
+        "between 1s and 1h",
+    ),
+    (
+        "rollout: {strategy: ABTest, abTest: {header: a, measure: Metric, metric: {query: '{{revision}}', address: prometheus}}}",
+        "spec.rollout.abTest.metric.address",
+        "must be http(s)://HOST",
+    ),
+    ("rollout: {strategy: Shadow, checks: [{agreement: {min: 0%}}]}", "checks[0].agreement.min", "above 0% and at most 100%"),
+    ("rollout: {strategy: Shadow, checks: [{agreement: {min: 99%, tolerance: 2}}]}", "agreement.tolerance", "less than or equal"),
+    ("rollout: {strategy: BlueGreen, blueGreen: {synthetic: {configMap: a, requestsPerSecond: 99}}}", "synthetic", "to 50"),
     ("rollout: {strategy: Recreate}", "spec.rollout.strategy", 'supported values: "Canary"'),
     ("rollout: {steps: [{weight: 5, hold: 2m}]}", "spec.rollout.steps", "strategy Canary need each other"),
     ("rollout: {strategy: Canary, steps: []}", "spec.rollout.steps", "should have at least 1 items"),
     ("rollout: {strategy: Canary, steps: [{weight: 101}]}", "spec.rollout.steps[0].weight", "less than or equal to 100"),
     ("rollout: {strategy: Canary, steps: [{weight: -5}]}", "spec.rollout.steps[0].weight", "greater than or equal to 0"),
     ("rollout: {strategy: Canary, steps: [{weight: 5, hold: 5 min}]}", "spec.rollout.steps[0].hold", "such as 250ms, 30s"),
-    ("rollout: {strategy: Canary, steps: [{weight: 25}, {weight: 5}]}", "spec.rollout.steps", "larger than the one before"),
-    ("rollout: {strategy: Canary, steps: [{weight: 5}, {weight: 5}]}", "spec.rollout.steps", "larger than the one before"),
-    ("rollout: {checks: [{errorRate: {max: 1%}}]}", "spec.rollout.checks", "with strategy Canary only"),
+    ("rollout: {strategy: Canary, steps: [{weight: 25}, {weight: 5}]}", "spec.rollout.steps", "smaller than the one before"),
+    ("rollout: {checks: [{errorRate: {max: 1%}}]}", "spec.rollout.checks", "no effect with strategy Immediate"),
     (
         "rollout: {strategy: Canary, steps: [{weight: 5}], checks: [{errorRate: {max: '1'}}]}",
         "spec.rollout.checks[0].errorRate.max",
@@ -244,7 +310,7 @@ WRONG = [
         "spec.rollout.checks[0].errorRate.max",
         "above 0% and below 100%",
     ),
-    ("rollout: {strategy: Canary, steps: [{weight: 5}], checks: [{}]}", "spec.rollout.checks[0]", "one of errorRate and latency"),
+    ("rollout: {strategy: Canary, steps: [{weight: 5}], checks: [{}]}", "spec.rollout.checks[0]", "one of errorRate, latency"),
     (
         "rollout: {strategy: Canary, steps: [{weight: 5}], checks: [{errorRate: {max: 1%}, latency: {max: 1s}}]}",
         "spec.rollout.checks[0]",
@@ -260,9 +326,59 @@ WRONG = [
         "spec.rollout.checks[0].latency.max",
         "1ms or more",
     ),
+    *(
+        (f"rollout: {{strategy: Canary, steps: [{{weight: 5}}], checks: [{check}]}}", f"spec.rollout.checks[0]{where}", says)
+        for check, where, says in (
+            (
+                "{webhook: {url: 'http://gate/'}, job: {template: {spec: {containers: [{image: a}]}}}}",
+                "",
+                "make a list entry of each",
+            ),
+            ("{name: webhook, webhook: {url: 'http://gate/'}}", ".name", "are what checks without a name are called"),
+            ("{name: A b, webhook: {url: 'http://gate/'}}", ".name", "must begin with a letter"),
+            ("{errorRate: {max: 1%, minRequests: 0}}", ".errorRate.minRequests", "greater than or equal to 1"),
+            ("{prometheus: {query: up}}", ".prometheus", "needs min, max, or both"),
+            ("{prometheus: {query: up, min: 2, max: 1}}", ".prometheus.min", "swap them"),
+            ("{prometheus: {query: '', max: 1}}", ".prometheus.query", "at least 1 chars"),
+            ("{prometheus: {query: up, max: 1, address: 'prometheus:9090'}}", ".prometheus.address", "must be http(s)://HOST"),
+            ("{prometheus: {query: up, max: 1, address: 'http://p/x?y'}}", ".prometheus.address", "or a query"),
+            ("{prometheus: {query: up, max: 1, interval: 10ms}}", ".prometheus.interval", "between 1s and 1h"),
+            ("{prometheus: {query: up, max: 1, timeout: 1m}}", ".prometheus.timeout", "between 100ms and 30s"),
+            ("{webhook: {}}", ".webhook.url", "Required value"),
+            ("{webhook: {url: 'http://me:secret@gate/'}}", ".webhook.url", "without a user name"),
+            ("{webhook: {url: 'ftp://gate/'}}", ".webhook.url", "must be http(s)://HOST"),
+            ("{webhook: {url: 'http://gate/', failureLimit: 0}}", ".webhook.failureLimit", "greater than or equal to 1"),
+            ("{job: {template: {spec: {}}}}", ".job.template.spec.containers", "Required value"),
+            ("{job: {template: {spec: {containers: []}}}}", ".job.template.spec.containers", "at least 1 items"),
+            ("{job: {timeout: 0s, template: {spec: {containers: [{image: a}]}}}}", ".job.timeout", "between 1s and 24h"),
+            ("{job: {template: {spec: {hostNetwork: true, containers: [{image: a}]}}}}", ".job.template.spec", "unknown field"),
+            (
+                "{job: {template: {spec: {containers: [{name: b, image: a}]}}}}",
+                ".job.template.spec.containers[0].name",
+                "must be check",
+            ),
+            ("{job: {template: {spec: {containers: [{image: A}]}}}}", ".job.template.spec.containers[0].image", "in lower case"),
+            (
+                "{job: {template: {spec: {containers: [{image: a, env: [{name: SLIPWAY_URL, value: x}]}]}}}}",
+                ".job.template.spec.containers[0].env[0].name",
+                "are set by Slipway",
+            ),
+            (
+                "{job: {template: {spec: {containers: [{image: a, securityContext: {privileged: true}}]}}}}",
+                ".job.template.spec.containers[0]",
+                "unknown field",
+            ),
+        )
+    ),
+    (
+        "rollout: {strategy: Canary, steps: [{weight: 5}], "
+        "checks: [{name: a, errorRate: {max: 1%}}, {name: a, latency: {max: 1s}}]}",
+        "spec.rollout.checks",
+        "two have the same name",
+    ),
     ("rollout: {minRequests: 0}", "spec.rollout.minRequests", "greater than or equal to 1"),
-    ("rollout: {onFailure: Pause}", "spec.rollout.onFailure", "use Rollback"),
-    ("rollout: {promotion: Manual}", "spec.rollout.promotion", "use Automatic"),
+    ("rollout: {onFailure: Stop}", "spec.rollout.onFailure", 'supported values: "Rollback", "Pause"'),
+    ("rollout: {promotion: Never}", "spec.rollout.promotion", 'supported values: "Automatic", "Manual"'),
     ("rollout: {progressDeadline: 10}", "spec.rollout.progressDeadline", "must be of type string"),
     ("rollout: {progressDeadline: '10'}", "spec.rollout.progressDeadline", "must be a duration of 1s or more"),
     ("rollout: {progressDeadline: 500ms}", "spec.rollout.progressDeadline", "must be a duration of 1s or more"),
@@ -277,6 +393,18 @@ WRONG = [
     ("routing: {hosts: ['*']}", "spec.routing.hosts[0]", "or *.example.com"),
     ("routing: {hosts: [a.example.com, a.example.com]}", "spec.routing.hosts[1]", "Duplicate value"),
     ("routing: {hosts: churn.example.com}", "spec.routing.hosts", "must be of type array"),
+    ("routing: {gateway: {name: web}}", "spec.routing.gateway", "routing.gateway needs routing.hosts"),
+    ("routing: {hosts: [], gateway: {name: web}}", "spec.routing.gateway", "routing.gateway needs routing.hosts"),
+    ("routing: {ingress: {}}", "spec.routing.ingress", "routing.ingress needs routing.hosts"),
+    ("routing: {hosts: [a.example.com], gateway: {}}", "spec.routing.gateway.name", "Required value"),
+    ("routing: {hosts: [a.example.com], gateway: {name: Web}}", "spec.routing.gateway.name", "must be the name of an object"),
+    ("routing: {hosts: [a.example.com], gateway: {name: web, port: 80}}", "spec.routing.gateway.port", "unknown field"),
+    (
+        "routing: {hosts: [a.example.com], ingress: {annotations: {slipway.dev/applied: x}}}",
+        "spec.routing.ingress.annotations",
+        "set by Slipway: use another name",
+    ),
+    ("routing: {hosts: [a.example.com], ingress: {annotations: {a b: x}}}", "spec.routing.ingress.annotations", "DOMAIN/]NAME"),
     # the rest
     ("revisionHistoryLimit: -1", "spec.revisionHistoryLimit", "greater than or equal to 0"),
     ("revisionHistoryLimit: 101", "spec.revisionHistoryLimit", "less than or equal to 100"),
@@ -347,8 +475,8 @@ def test_the_protocol_cannot_be_changed(cluster: Client, namespace: str) -> None
 def test_what_is_refused_at_creation_is_refused_at_change(cluster: Client, namespace: str) -> None:
     cluster.create(models(namespace), model("changed", yaml.safe_load(MODEL)))
     with pytest.raises(Refused) as refused:
-        cluster.merge(models(namespace, "changed"), {"spec": {"rollout": {"strategy": "BlueGreen"}}})
-    assert "spec.rollout.strategy" in refused.value.message
+        cluster.merge(models(namespace, "changed"), {"spec": {"rollout": {"strategy": "Canary"}}})
+    assert "spec.rollout.steps" in refused.value.message
     assert cluster.get(models(namespace, "changed"))["metadata"]["generation"] == 1
 
 

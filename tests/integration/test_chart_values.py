@@ -24,6 +24,11 @@ EVERYTHING: dict[str, Any] = {
     "imagePullPolicy": "Always",
     "imagePullSecrets": ["pull", "pull-more"],
     "models": {"schemes": ["s3", "oci"], "allowedNetworks": ["10.96.0.0/16", "fd00::/8"]},
+    "checks": {
+        "prometheus": {"address": "http://prometheus.monitoring.svc:9090"},
+        "allowedHosts": ["gate.example.com", "hooks"],
+        "ports": [],
+    },
     "replicas": 3,
     "workers": 16,
     "sweepSeconds": 60.5,
@@ -71,6 +76,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     "nothing": NOTHING,
     "namespaced": {"watchNamespaces": ["shop", "search"]},
     "namespaced everything": {**EVERYTHING, "watchNamespaces": ["shop"]},
+    "no ways in": {"rbac": {"httpRoutes": False, "ingresses": False}},
     "crd not kept": {"crds": {"keep": False}},
     "one replica": {"replicas": 1, "router": {"replicas": 1, "resources": {}}},
 }
@@ -91,6 +97,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"watchNamespaces": ["shop", "shop"]}, "/watchNamespaces", "items at 0 and 1 are equal"),
     ({"models": {"schemes": ["ftp"]}}, "/models/schemes/0", "must be one of 'configmap'"),
     ({"models": {"allowedNetworks": ["10.0.0.1"]}}, "/models/allowedNetworks/0", "does not match pattern"),
+    ({"checks": {"prometheus": {"address": "prometheus:9090"}}}, "/checks/prometheus/address", "does not match pattern"),
+    ({"checks": {"allowedHosts": ["http://gate"]}}, "/checks/allowedHosts/0", "does not match pattern"),
     ({"replicas": "2"}, "/replicas", "got string, want integer"),
     ({"replicas": -1}, "/replicas", "minimum"),
     ({"workers": 0}, "/workers", "minimum"),
@@ -197,6 +205,8 @@ def test_the_operator_understands_its_arguments(helm: Helm) -> None:
             assert chosen.router_resources == EVERYTHING["router"]["resources"]
             assert chosen.image_pull_secrets == ("pull", "pull-more")
             assert chosen.model_schemes == ("s3", "oci")
+            assert chosen.prometheus_address == "http://prometheus.monitoring.svc:9090"
+            assert chosen.check_hosts == ("gate.example.com", "hooks")
             assert chosen.model_networks == ("10.96.0.0/16", "fd00::/8")
             assert (chosen.workers, chosen.sweep_seconds, chosen.dns_stale_seconds) == (16, 60.5, 6)
         else:
@@ -260,10 +270,12 @@ def test_nothing_in_the_release_belongs_to_the_operator(helm: Helm) -> None:
 def test_the_network_policy_is_as_narrow_as_it_can_be(helm: Helm) -> None:
     spec = find(helm.template({}), "NetworkPolicy")["spec"]
     assert spec["ingress"] == [{"ports": [{"port": "http", "protocol": "TCP"}]}]
-    assert [sorted({port["port"] for port in rule["ports"]}) for rule in spec["egress"]] == [[443, 6443], [53], [9901]]
+    ports = [sorted({port["port"] for port in rule["ports"]}) for rule in spec["egress"]]
+    assert ports == [[443, 6443], [53], [8080, 9901], [9901], [8080, 9090]]
     narrow = find(helm.template(EVERYTHING), "NetworkPolicy")["spec"]
     assert narrow["ingress"][0]["from"] == EVERYTHING["networkPolicy"]["ingressFrom"]
     assert narrow["egress"][0]["ports"] == [{"port": 443, "protocol": "TCP"}]
+    assert len(narrow["egress"]) == len(spec["egress"]) - 1, "without ports that checks ask no rule for them"
 
 
 def test_an_older_kubernetes_is_refused(helm: Helm) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.integration import gateway_api
 from tests.integration.client import MODEL, Client, models
 from tests.integration.commands import ROOT
 from tests.integration.test_api_accepted import assert_read_alike
@@ -18,7 +19,7 @@ from slipway_server.tree import digest_of
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SERVING = (ROOT / "docs" / "serving.md").read_text()
-KINDS = {"Secret": "secrets", "ConfigMap": "configmaps"}
+KINDS = {"Secret": "secrets", "ConfigMap": "configmaps", "Gateway": "gateways"}
 FIELDS, ROLLOUT_FIELDS = ({field.alias or name for name, field in kind.model_fields.items()} for kind in (Spec, RolloutStatus))
 
 
@@ -49,7 +50,10 @@ def test_yaml_is_accepted(cluster: Client, namespace: str, document: dict[str, A
         spec = yaml.safe_load(MODEL) | document if "model" not in document else document
         document = {"apiVersion": "slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "part"}, "spec": spec}
     is_model = document["kind"] == "ModelDeployment"
-    path = models(namespace) if is_model else f"/api/v1/namespaces/{namespace}/{KINDS[document['kind']]}"
+    if document["kind"] == "Gateway":
+        gateway_api.install(cluster)
+    group = "/api/v1" if document["apiVersion"] == "v1" else f"/apis/{document['apiVersion']}"
+    path = models(namespace) if is_model else f"{group}/namespaces/{namespace}/{KINDS[document['kind']]}"
     made = cluster.request("POST", f"{path}?fieldValidation=Strict&dryRun=All", document)
     if is_model:
         assert_read_alike(document["spec"], made["spec"])

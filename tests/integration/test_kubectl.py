@@ -121,6 +121,13 @@ def test_each_verb_writes_its_request_and_says_what_came_of_it(churn: Churn, plu
         ("pause churn", {"verb": "Pause"}, {"rollout": {**rollout, "paused": True}}, "stays at 25%"),
         ("resume churn", {"verb": "Resume"}, {"rollout": {**rollout, "paused": False}}, "goes on"),
         (
+            "set-weight churn 40",
+            {"verb": "SetWeight", "weight": 40},
+            {"rollout": {**rollout, "paused": True, "weightSet": 40}},
+            "gets 40% as soon as it has pods enough",
+        ),
+        ("resume churn", {"verb": "Resume"}, {"rollout": {**rollout, "paused": False, "weightSet": None}}, "goes on"),
+        (
             "promote churn",
             {"verb": "Promote", "full": False},
             {"rollout": {**rollout, "step": 3, "forced": 2}},
@@ -139,7 +146,8 @@ def test_each_verb_writes_its_request_and_says_what_came_of_it(churn: Churn, plu
         request = churn.request
         assert asked.items() <= request.items()
         assert request["by"] == "kubernetes-admin"
-        assert ("revision" in request) == ("revision" in asked), "what an earlier request had is gone"
+        for field in ("revision", "weight"):
+            assert (field in request) == (field in asked), "what an earlier request had is gone"
     assert {verb.value for verb in Verb} == {asked["verb"] for _, asked, _, _ in life}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.integration import gateway_api
 from tests.integration.chart import NAMESPACE, RELEASE, Helm
 from tests.integration.client import Client, Object, Refused, model, models, wait_for
 from tests.integration.commands import ROOT, run, tool
@@ -64,10 +65,16 @@ TABLE = [
     ("create", "", "secrets", ANY, False),
     ("create", "apps", "statefulsets", ANY, False),
     ("create", "apps", "daemonsets", ANY, False),
-    ("create", "batch", "jobs", ANY, False),
+    *[(verb, "batch", "jobs", ANY, True) for verb in ("get", "list", "watch", "create", "patch", "delete")],
+    ("create", "batch", "cronjobs", ANY, False),
     ("create", "rbac.authorization.k8s.io", "roles", ANY, False),
     ("create", "rbac.authorization.k8s.io", "rolebindings", ANY, False),
     ("get", "coordination.k8s.io", "leases", "slipway-operator", False),
+    *[(verb, "gateway.networking.k8s.io", "httproutes", ANY, True) for verb in ("get", "list", "watch", "patch", "delete")],
+    ("patch", "gateway.networking.k8s.io", "httproutes/status", ANY, False),
+    ("get", "gateway.networking.k8s.io", "gateways", ANY, False),
+    *[(verb, "networking.k8s.io", "ingresses", ANY, True) for verb in ("get", "list", "watch", "patch", "delete")],
+    ("patch", "networking.k8s.io", "ingresses/status", ANY, False),
     ("create", "networking.k8s.io", "networkpolicies", ANY, False),
 ]
 # Anywhere: of the whole cluster, or of the operator's own namespace.
@@ -269,6 +276,10 @@ def test_the_operator_needs_no_more(installed: Installed, tmp_path: Path) -> Non
         f"/api/v1/namespaces/{SERVED}/serviceaccounts/slipway-router",
     ]
     spec = {"model": {"uri": "configmap://digits/model.onnx", "format": "ONNX"}, "scaling": {"min": 2}}
+    outside = {"hosts": [f"{churn}.example.com"], "gateway": {"name": "web"}, "ingress": {}}
+    route = gateway_api.http_route(SERVED, churn)
+    ingress = f"/apis/networking.k8s.io/v1/namespaces/{SERVED}/ingresses/{churn}"
+    gateway_api.install(cluster)
     with operator(installed, tmp_path) as log:
 
         def refused_nothing(*paths: str) -> bool:
@@ -290,6 +301,22 @@ def test_the_operator_needs_no_more(installed: Installed, tmp_path: Path) -> Non
         wait_for(
             "the pod is annotated", lambda: refused_nothing() and cluster.get(pod)["metadata"].get("annotations", {}).get(key)
         )
+
+        # Ways in from outside are made, mended and removed, and foreign ones looked at.
+        foreign = {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": churn}}
+        cluster.apply(ingress, foreign | {"spec": {"rules": [{"host": "theirs.example.com"}]}})
+        cluster.merge(models(SERVED, churn), {"spec": {"routing": outside}})
+        wait_for("the HTTPRoute is made", lambda: refused_nothing(route))
+        wait_for(
+            "the clash is told",
+            lambda: refused_nothing() and "Ingress" in json.dumps(cluster.get(models(SERVED, churn))["status"]),
+        )
+        cluster.delete(ingress)
+        cluster.merge(route, {"spec": {"hostnames": ["theirs.example.com"]}})
+        wait_for("it is mended", lambda: refused_nothing() and cluster.get(route)["spec"]["hostnames"] == outside["hosts"])
+        wait_for("the Ingress is made", lambda: refused_nothing(ingress), 40)
+        cluster.merge(models(SERVED, churn), {"spec": {"routing": {"gateway": None, "ingress": None}}})
+        wait_for("both are gone", lambda: refused_nothing() and not cluster.found(route) and not cluster.found(ingress))
 
         # A change makes another revision and withdraws the first, and a foreign object is looked at.
         revisions = f"/apis/apps/v1/namespaces/{SERVED}/deployments?labelSelector=slipway.dev/model-deployment={churn}"
