@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from slipway.api.status import Status
-from slipway.core import live, report, rollout, sizing
+from slipway.core import live, report, rollout, sizing, transitions
 from slipway.core.figures import LIVE_SECONDS
 from slipway.core.observation import Symptom
 from slipway.core.plan import Judgement
@@ -155,7 +155,7 @@ class Reconciler:
                 raise
             raise StaleError(f"{model.namespace}/{model.name} has changed meanwhile") from None
         self._written(model.status, status)
-        event = report.event(model.status, status)
+        event = transitions.event(model.status, status)
         if event is not None:
             log.info("%s: %s", event.reason, event.message)
             await events.send(self._api, model.obj, event, self._settings.identity, self._now())

@@ -11,8 +11,9 @@ from slipway.api.spec import Spec
 from slipway.api.status import Status
 from slipway.core.exposure import Way, exposed
 from slipway.core.observation import Symptom
-from slipway.core.report import Event, Subject, Verdict, event, report
+from slipway.core.report import Subject, Verdict, report
 from slipway.core.state import State
+from slipway.core.transitions import Event, event
 from slipway.kube.diff import covers, mark
 from slipway.manifests import children, exposure, labels, model
 from slipway.model import Identity

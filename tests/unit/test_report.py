@@ -8,9 +8,10 @@ import pytest
 from slipway.api.status import HistoryEntry, Phase, RolloutStatus, Status
 from slipway.core.clock import stamp
 from slipway.core.observation import RevisionSeen, RouterSeen, RoutesSeen, Symptom
-from slipway.core.report import Subject, event, only_figures, report
+from slipway.core.report import Subject, only_figures, report
 from slipway.core.revision import Target
 from slipway.core.state import State, World
+from slipway.core.transitions import event
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A, B = Target("m-a", "1", None), Target("m-b", "2", None)

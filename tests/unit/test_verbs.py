@@ -12,10 +12,11 @@ from slipway.api.status import HistoryEntry, Pinned, Request, RolloutStatus, Sta
 from slipway.core.clock import stamp
 from slipway.core.observation import RevisionSeen
 from slipway.core.plan import Plan, Step
-from slipway.core.report import Subject, event, report
+from slipway.core.report import Subject, report
 from slipway.core.revision import Target
 from slipway.core.rollout import decide, replicas, wake_after
 from slipway.core.state import State, World, load
+from slipway.core.transitions import event
 
 ALL = {"m-b": 100}
 D = Target("m-d", "d", None)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from slipway.core.clock import stamp
-from slipway.core.report import Event
+from slipway.core.transitions import Event
 from slipway.kube.api import Api, ApiError
 from slipway.kube.kinds import EVENT
 
