@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from slipway.api.base import duration_seconds
 from slipway.api.model import Trust
 from slipway.api.spec import Spec
-from slipway.api.status import Status
+from slipway.api.status import ScalingStatus, Status
 from slipway.core import sizing
 from slipway.core.observation import Symptom
 from slipway.core.plan import IMMEDIATE, Plan, plan
@@ -35,8 +35,8 @@ class Model:
     spec: Spec | None
     spec_error: Symptom | None
     status: Status
-    sized: int | None = None
-    """Replicas as its objective asks for them; None where that is not known."""
+    scaling: ScalingStatus | None = None
+    """How many replicas its objective asks for; None without one, or where that is not known yet."""
 
     @property
     def name(self) -> str:
@@ -82,7 +82,8 @@ class Model:
         scaling = self.spec.scaling
         if scaling.objective is None or scaling.max is None:
             return scaling.min
-        return min(max(self.sized or had, scaling.min), scaling.max)
+        sized = self.scaling.replicas if self.scaling is not None else had
+        return min(max(sized, scaling.min), scaling.max)
 
     @property
     def minimum(self) -> int:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from slipway.api.status import ScalingStatus
 from slipway.core.figures import Figures
 from slipway.core.observation import RevisionSeen, RoutesSeen
 from slipway.core.plan import Judgement
@@ -24,7 +23,6 @@ def observe(
     routes: RoutesSeen,
     figures: Callable[[str], Figures],
     judgement: Judgement,
-    scaling: ScalingStatus | None,
     now: datetime,
 ) -> World:
     """Answer the frozen picture of one ModelDeployment's world; `figures` answers a revision's."""
@@ -61,7 +59,7 @@ def observe(
         plan=model.plan,
         judgement=judgement,
         minimum=model.minimum,
-        scaling=scaling,
+        scaling=model.scaling,
     )
 
 

@@ -29,6 +29,8 @@ async def open_ways(model: Model, routers: Routers, converger: Converger, store:
     """
     found = children.Stored.of(store.children(model.namespace, model.name))
     kinds = children.outside_kinds(model.spec, found)
+    if not kinds and not found.outside:
+        return Outside(None)
     hosts, refused = routers.hosts(model)
     if not children.owns(model.identity, store.get(SERVICE, model.namespace, model.name)):
         hosts, refused = (), refused or hindrance

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from slipway.api.status import Status
-from slipway.core import live, report, rollout, sizing, transitions
+from slipway.core import live, report, rollout, transitions
 from slipway.core.figures import LIVE_SECONDS
 from slipway.core.observation import Symptom
 from slipway.core.plan import Judgement
@@ -83,8 +83,7 @@ class Reconciler:
             self._meter.expect(namespace)
             return  # its next scrape, at once, brings the key again: nothing is decided on routers not looked at
         model = read(obj, self._settings)
-        decision = self._sizer.decision(*key)
-        model = replace(model, sized=decision.replicas if decision is not None else None)
+        model = replace(model, scaling=self._sizer.told(model, self._now()))
         before = load(model.status)
         judgement = self._judges.judge(model, before, self._now().timestamp())
 
@@ -103,12 +102,7 @@ class Reconciler:
     def _observe(self, model: Model, judgement: Judgement) -> World:
         routes = self.routers.seen(model.namespace, model.name)
         figures = partial(self._meter.figures, model.namespace, seconds=LIVE_SECONDS)
-        decision, scaling = self._sizer.decision(model.namespace, model.name), model.status.scaling
-        if decision is not None:
-            scaling = sizing.told(scaling, decision, self._now())
-        if model.spec is not None and model.spec.scaling.objective is None:
-            scaling = None
-        return observe(model, self._store, routes, figures, judgement, scaling, self._now())
+        return observe(model, self._store, routes, figures, judgement, self._now())
 
     async def _apply(self, model: Model, state: State, world: World) -> Symptom | None:
         """Apply the children that differ. Answer what hinders the first that is hindered."""

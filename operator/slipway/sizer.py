@@ -8,19 +8,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from slipway.api.spec import Spec
-from slipway.api.status import Status
+from slipway.api.status import ScalingStatus, Status
 from slipway.core.clock import to_datetime
 from slipway.core.evidence import since
 from slipway.core.figures import LIVE_SECONDS, Slice
 from slipway.core.scaling.decide import Decision, decide
 from slipway.core.scaling.memory import Learned, Look, Memory
 from slipway.core.scaling.objective import Settings
-from slipway.core.sizing import settings
+from slipway.core.sizing import settings, told
 from slipway.core.symptoms import pod_ready
 from slipway.kube.kinds import MODEL_DEPLOYMENT, POD
 from slipway.kube.store import Store
 from slipway.manifests.labels import REVISION_LABEL
 from slipway.meter.meter import Meter
+from slipway.model import Model
 from slipway.queue import Key
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,13 @@ class Sizer:
         """Answer what was decided last; None without an objective, and before the first look."""
         sized = self._sized.get((namespace, name))
         return sized.decision if sized is not None else None
+
+    def told(self, model: Model, now: datetime) -> ScalingStatus | None:
+        """Answer what status says of a ModelDeployment's size: as before, where nothing is news; None without an objective."""
+        before, decision = model.status.scaling, self.decision(model.namespace, model.name)
+        if model.spec is not None and model.spec.scaling.objective is None:
+            return None
+        return before if decision is None else told(before, decision, now)
 
     async def run(self) -> None:
         """Look until cancelled."""

@@ -293,8 +293,7 @@ def test_operator_and_router_are_killed_at_each_step(
         churn.await_ready()
     watched.assert_no_step_ended_early(hold)
     assert [entry["outcome"] for entry in churn.status["history"]] == ["Served", "Served"]
-    # What a killed router was answering, and those who came again before the node knew that it is gone.
-    assert load.report.failed <= 2 * CONNECTIONS * killed, load.report.failures
+    assert load.report.failed <= CONNECTIONS * killed, f"more than what the killed routers were answering: {load.report.failures}"
 
 
 def kill_9(operator_pod: str) -> None:

@@ -290,6 +290,12 @@ WRONG = [
         "must be http(s)://HOST",
     ),
     ("rollout: {strategy: Shadow, checks: [{agreement: {min: 0%}}]}", "checks[0].agreement.min", "above 0% and at most 100%"),
+    (
+        "rollout: {strategy: Shadow, checks: [{agreement: {min: 99%}}, {agreement: {min: 9%}}]}",
+        "checks",
+        "at most one check agreement",
+    ),
+    ("rollout: {strategy: Shadow, checks: [{name: same, agreement: {min: 99%}}]}", "checks[0].name", "is called that"),
     ("rollout: {strategy: Shadow, checks: [{agreement: {min: 99%, tolerance: 2}}]}", "agreement.tolerance", "less than or equal"),
     ("rollout: {strategy: BlueGreen, blueGreen: {synthetic: {configMap: a, requestsPerSecond: 99}}}", "synthetic", "to 50"),
     ("rollout: {strategy: Recreate}", "spec.rollout.strategy", 'supported values: "Canary"'),

@@ -231,6 +231,7 @@ class Check(Type):
             f"[{', '.join(f'has(self.{kind})' for kind in _KINDS)}].exists_one(found, found)",
             f"a check is one of {', '.join(_KINDS[:-1])} and {_KINDS[-1]}: make a list entry of each",
         ),
+        Rule("!(has(self.name) && has(self.agreement))", "rollout.checks.name: the one check agreement is called that", ".name"),
         Rule(
             "!has(self.name) || !self.name.matches('^(prometheus|webhook|job|p[0-9]+)$')",
             "rollout.checks.name: prometheus, webhook, job and p95 are what checks without a name are called; use another",

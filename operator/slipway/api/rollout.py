@@ -265,6 +265,11 @@ class Rollout(Type):
             ".stableCapacity",
         ),
         Rule(
+            "!has(self.checks) || self.checks.filter(check, has(check.agreement)).size() <= 1",
+            "rollout.checks: at most one check agreement: there is one comparer",
+            ".checks",
+        ),
+        Rule(
             "!has(self.steps) || self.steps.map(step, step.weight).isSorted()",
             "rollout.steps: no step's weight may be smaller than the one before",
             ".steps",

@@ -1,7 +1,7 @@
 """The Jobs by which a candidate is checked: one for each check at each step, from the user's template."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from slipway.api import GROUP
 from slipway.core.jobs import is_finished, job_name, rollout_of
@@ -9,6 +9,7 @@ from slipway.core.plan import Plan
 from slipway.core.polled import Polled, Task, round_of
 from slipway.core.state import State
 from slipway.manifests import labels
+from slipway.manifests.labels import Owner
 from slipway.settings import Settings
 
 Object = dict[str, Any]
@@ -16,17 +17,6 @@ COMPONENT = "check"
 ROLLOUT_LABEL = f"{GROUP}/rollout"
 ROUND_LABEL = f"{GROUP}/round"
 _REQUESTS = {"cpu": "50m", "memory": "64Mi"}
-
-
-class Owner(Protocol):
-    """The ModelDeployment whose candidate is checked."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def namespace(self) -> str: ...  # noqa: D102
-    @property
-    def uid(self) -> str: ...  # noqa: D102
 
 
 def build_jobs(

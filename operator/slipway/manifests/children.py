@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from slipway.api.spec import Spec
 from slipway.core import rollout
@@ -10,22 +10,12 @@ from slipway.core.plan import Plan
 from slipway.core.state import State, World
 from slipway.core.verbs import plan_in_force
 from slipway.manifests import check_job, exposure, labels, model, trying
+from slipway.manifests.labels import Owner
 from slipway.settings import Settings
 
 Object = dict[str, Any]
 _HELD = ("Deployment", "Service", "PodDisruptionBudget")
 _OUTSIDE = ("HTTPRoute", "Ingress")
-
-
-class Owner(Protocol):
-    """The ModelDeployment whose children they are."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def namespace(self) -> str: ...  # noqa: D102
-    @property
-    def uid(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ def build(owner: Owner, spec: Spec | None, state: State, world: World, stored: S
     yield model.build_service(name, namespace, name, uid, h2c="HTTPRoute" in outside_kinds(spec, stored))
     stable = stored.revisions.get(state.stable.revision) if state.stable is not None else None
     port: int | None = stable["data"]["port"] if stable is not None else None
-    yield from trying.build(name, namespace, uid, spec, state, world.plan, port, settings)
+    yield from trying.build(owner, spec, state, world.plan, port, settings)
     for revision in state.active:
         kept = stored.revisions.get(revision)
         if kept is None or not _owned(kept, uid):

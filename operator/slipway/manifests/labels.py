@@ -1,6 +1,6 @@
 """Labels and the other metadata that all children share."""
 
-from typing import Any
+from typing import Any, Protocol
 
 from slipway.api import API_VERSION, GROUP, KIND
 
@@ -14,6 +14,17 @@ ROUTER = "slipway-router"
 # The hash of what Slipway last applied: a field that is no longer wanted shows in it, though the rest still matches.
 APPLIED = f"{GROUP}/applied"
 CONFIG_VERSION = f"{GROUP}/config-version"
+
+
+class Owner(Protocol):
+    """The ModelDeployment whose children they are."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def namespace(self) -> str: ...  # noqa: D102
+    @property
+    def uid(self) -> str: ...  # noqa: D102
 
 
 def model_labels(name: str, revision: str | None = None) -> dict[str, str]:

@@ -11,16 +11,17 @@ from slipway.core.routing import preview_name
 from slipway.core.state import State
 from slipway.core.verbs import plan_in_force
 from slipway.manifests import comparer, model
+from slipway.manifests.labels import Owner
 from slipway.settings import Settings
 
 Object = dict[str, Any]
 
 
 def build(
-    name: str, namespace: str, uid: str, spec: Spec | None, state: State, plan: Plan, stable_port: int | None, settings: Settings
+    owner: Owner, spec: Spec | None, state: State, plan: Plan, stable_port: int | None, settings: Settings
 ) -> Iterator[Object]:
     """Yield what there should be; `stable_port` is that of stable's pods, where its revision is kept."""
-    plan = plan_in_force(state, plan)
+    name, namespace, uid, plan = owner.name, owner.namespace, owner.uid, plan_in_force(state, plan)
     if state.stable is None or state.candidate is None:
         return
     if plan.preview:

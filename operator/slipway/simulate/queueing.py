@@ -5,6 +5,7 @@ Each pod has some workers and one queue, first come first served. A pod that lea
 
 import heapq
 import random
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,20 +57,20 @@ class Served:
     ended: list[float]
 
 
-class Pods:
+class Pods(ABC):
     """The ready pods. Requests are put in by order of arrival."""
 
     def __init__(self, workers: int) -> None:
         self.count = 0
         self._workers = workers
 
+    @abstractmethod
     def resize(self, count: int, now: float) -> None:
         """Let pods join, or the youngest leave."""
-        raise NotImplementedError
 
+    @abstractmethod
     def serve(self, arrivals: Sequence[float], services: Sequence[float], until: float) -> Served:
         """Take all arrivals up to a time, and answer the requests whose fate that settles."""
-        raise NotImplementedError
 
 
 class OwnQueues(Pods):
