@@ -82,9 +82,10 @@ class _Worker:
         gc.collect()
         gc.freeze()  # what is here now stays: the collector need not look at it again
         self._app.ready = ready
-        self._metrics.loaded(time.monotonic() - started)
+        seconds = time.monotonic() - started
         if not alone:
             await self._listen()
+        self._metrics.loaded(seconds)  # last: whoever hears "ready" may connect at once, and must find all workers accepting
         told()
         await stop.wait()
         logs.info("draining", in_flight=self._app.in_flight)

@@ -85,20 +85,29 @@ def test_a_worker_that_is_killed_takes_only_its_own_requests_with_it(tmp_path: P
 
 def test_connections_are_shared_fairly(tmp_path: Path) -> None:
     with serving(tmp_path, classifier(), "--workers", "2") as server:
-        workers = server.workers()
-        bare = min(map(sockets, workers))
-        connections = [server.connect() for _ in range(12)]
-        for connection in connections:
-            connection.request("GET", "/v2")
-            assert connection.getresponse().read()
-        wait_until(lambda: [sockets(pid) - bare for pid in workers] == [6, 6], "six each", 5)
+        first, second = server.workers()
+        bare = {pid: sockets(pid) for pid in (first, second)}  # one may be that of the readiness just asked, not closed yet
+
+        def asked(count: int) -> list[http.client.HTTPConnection]:
+            connections = [server.connect() for _ in range(count)]
+            for connection in connections:
+                connection.request("GET", "/v2")
+                assert connection.getresponse().read()
+            return connections
+
+        os.kill(first, signal.SIGSTOP)
+        connections = asked(12)
+        os.kill(first, signal.SIGCONT)
+        connections += asked(12)  # for the one that has none; a pause of the machine may give one or two to the other
+        counts = {pid: sockets(pid) - bare[pid] for pid in bare}
+        assert abs(counts[first] - counts[second]) <= 4, counts
         for connection in connections:
             connection.close()
 
 
 def test_limits_hold_for_all_workers_together(tmp_path: Path) -> None:
     with serving(tmp_path, loop(), "--workers", "2", "--max-concurrency", "4", "--threads", "1") as server:
-        connections = [server.connect() for _ in range(4)]
+        connections = [server.connect() for _ in range(12)]  # so many that each worker has its share and more
         for connection in connections:
             connection.request("GET", "/v2")
             assert connection.getresponse().read()
@@ -106,7 +115,7 @@ def test_limits_hold_for_all_workers_together(tmp_path: Path) -> None:
             connection.request("POST", INFER, trips(100_000))
         wait_until(lambda: metrics(server)["requests_in_flight"] == 4, "in flight")
         assert [server.infer(trips(1)).status for _ in range(4)] == [429] * 4
-        assert [connection.getresponse().status for connection in connections] == [200] * 4
+        assert Counter(connection.getresponse().status for connection in connections) == {200: 4, 429: 8}
 
 
 def test_drain_under_load(tmp_path: Path) -> None:
