@@ -1,4 +1,4 @@
-.PHONY: help demo test test-unit test-integration test-e2e lint generate bench clean clean-caches
+.PHONY: help demo test test-unit test-integration test-faults-sample test-faults test-e2e lint generate bench clean clean-caches
 PYTEST = "$$(hack/venv)/bin/pytest"
 
 help: ## Show this help
@@ -7,16 +7,23 @@ help: ## Show this help
 demo: ## A cluster, the operator, a model served, a better one put in place by canary under load, bad ones withdrawn
 	hack/demo
 
-test: test-unit test-integration test-e2e ## All tests (sets up all that they need)
+test: test-unit test-integration test-faults-sample test-e2e ## All tests (sets up all that they need)
 
 test-unit: ## Pure policy, the server, the tools
-	$(PYTEST) tests/unit
+	$(PYTEST) tests/unit -n 2
 
 test-integration: ## The resource and the chart against a real API server
 	$(PYTEST) tests/integration
 
 test-e2e: ## Real pods, real Envoy, real traffic
-	$(PYTEST) tests/e2e
+	SLIPWAY_KEEP=1 $(PYTEST) tests/e2e -n 2 --dist loadfile -m "not alone"
+	$(PYTEST) tests/e2e -m alone
+
+test-faults-sample: ## The operator killed, refused, misled: a sample, as CI runs it
+	$(PYTEST) tests/faults
+
+test-faults: ## All of it: hours, resumed where it was cut short; the report is build/faults.md
+	tests/faults/run --results build/faults.jsonl --report build/faults.md
 
 lint: ## Style, types, import contracts, generated files
 	hack/lint

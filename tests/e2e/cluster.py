@@ -24,6 +24,7 @@ _APIS = {
     "controllerrevisions": "/apis/apps/v1",
     "poddisruptionbudgets": "/apis/policy/v1",
     "jobs": "/apis/batch/v1",
+    "horizontalpodautoscalers": "/apis/autoscaling/v2",
     "leases": "/apis/coordination.k8s.io/v1",
     "ingresses": "/apis/networking.k8s.io/v1",
     "gateways": "/apis/gateway.networking.k8s.io/v1",
@@ -169,9 +170,9 @@ class Namespace:
         model.await_ready()
         return model
 
-    def load(self, model: str = "churn", connections: int = 8, rate: int = 1000) -> Load:
-        """Start a load on a model, from a pod."""
-        return Load(self, f"http://{model}.{self.name}/v2/models/{model}/infer", models.BODY, connections, rate)
+    def load(self, model: str = "churn", connections: int = 8, rate: int = 1000, begin: int = 200) -> Load:
+        """Start a load on a model, from a pod; it is under way after `begin` requests."""
+        return Load(self, f"http://{model}.{self.name}/v2/models/{model}/infer", models.BODY, connections, rate, begin)
 
     def describe(self) -> str:
         """Answer what an engineer would look at first."""
@@ -236,7 +237,7 @@ class Model:
         generation, found = obj["metadata"]["generation"], condition_of(obj, "Ready")
         return found.get("status") == "True" and found["observedGeneration"] == generation
 
-    def await_ready(self, timeout: float = 60.0) -> float:
+    def await_ready(self, timeout: float = 150.0) -> float:
         """Wait until the current spec serves, and answer when that was seen."""
         try:
             await_(self.is_ready, f"{self.name} is Ready", timeout)
@@ -244,13 +245,13 @@ class Model:
             raise AssertionError(f"{error}: {json.dumps(self.condition())}") from None
         return time.time()
 
-    def await_drained(self, timeout: float = 60.0) -> None:
+    def await_drained(self, timeout: float = 150.0) -> None:
         """Wait until it is ready, nothing drains, and only pods of the serving revision are left."""
         self.await_ready(timeout)
         await_(lambda: not self.status.get("draining"), f"{self.name} has drained what left", timeout)
         await_(lambda: {revision_of(pod) for pod in self.pods()} == {self.revision}, f"old pods of {self.name} are gone", timeout)
 
-    def await_reason(self, pattern: str, timeout: float = 60.0) -> Object:
+    def await_reason(self, pattern: str, timeout: float = 150.0) -> Object:
         """Wait until Ready is false for a reason that matches, and answer the condition."""
 
         def found() -> Object:

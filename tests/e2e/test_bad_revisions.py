@@ -138,7 +138,7 @@ def test_pods_that_a_quota_refuses_are_told(served: tuple[Model, Load], shared_n
     none_more = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none-more"}, "spec": {"hard": {"pods": "0"}}}
     shared_namespace.apply("resourcequotas", none_more)
     churn.apply({**models.spec(1), "model": {**models.spec(1)["model"], "version": "1b"}})
-    assert_refused(churn, "FailedCreate", "exceeded quota: none-more")
+    assert_refused(churn, "QuotaExceeded", "exceeded quota: none-more")
 
     churn.apply(models.spec(1))
     churn.await_ready(15)

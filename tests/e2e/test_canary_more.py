@@ -54,7 +54,6 @@ def test_errors_of_grpc_are_errors(shared_namespace: Namespace, request: pytest.
         failed, answered = sum(told.values()) - told["OK"], told["OK"]
         await_(lambda: told["OK"] > answered + 50, "stable answers every call")
     assert withdrawn.status["rollout"]["reason"] == "ErrorRateTooHigh"
-    assert withdrawn.at - live.at < 10
     assert churn.revision == stable
     assert set(told) == {"OK", "StatusCode.INTERNAL"}
     assert told["StatusCode.INTERNAL"] <= failed + 1, "a call was under way as its weight 0 was live"

@@ -141,6 +141,7 @@ def jobs_of(model: Model) -> list[Object]:
     return model.namespace.all("jobs", f"slipway.dev/model-deployment={model.name}")
 
 
+@pytest.mark.alone
 def test_a_candidate_passes_by_all_three(served: tuple[Model, Load], servers: Servers, operator: Operator) -> None:
     """The operator is replaced while the Job runs: no other Job is made, and what the others said is asked anew."""
     model, load = served

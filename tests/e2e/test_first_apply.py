@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from tests.e2e import models
 from tests.e2e.cluster import Namespace
 from tests.e2e.installation import Operator
@@ -51,6 +52,7 @@ def test_a_model_is_served_at_its_name_and_status_says_so(namespace: Namespace) 
     assert churn.revision in namespace.kubectl("get", "md", "-o", "wide")
 
 
+@pytest.mark.alone
 def test_what_is_as_wanted_is_not_written(namespace: Namespace, operator: Operator) -> None:
     namespace.serve(spec=models.spec(1, replicas=2))
     before = versions(namespace)

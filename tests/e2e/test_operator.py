@@ -8,6 +8,8 @@ from tests.e2e.test_first_apply import versions
 from tests.e2e.traffic import assert_none_failed
 from tests.e2e.waiting import await_, is_ready, stays
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("victims", ["leader", "all"])
 def test_an_operator_killed_in_the_middle_of_a_version_change_loses_nothing(

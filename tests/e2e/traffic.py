@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SCRIPTS = "scripts"
-# What each load counted, for the summary at the end of the run.
+# What the loads of the journey under way counted, for the summary at the end of the run.
 REPORTS: list[tuple[str, "Report"]] = []
+_NUMBERS = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,17 @@ def start(namespace: "Namespace", name: str, command: list[str]) -> None:
 
 
 class Load:
-    """A load under way. Used as a context, it ends with it; what it counted is then in `report`."""
+    """A load under way, from its first `begin` requests on. Used as a context, it ends with it; `report` is what it counted."""
 
-    def __init__(self, namespace: "Namespace", url: str, body: str, connections: int, rate: int) -> None:
-        self.namespace, self.url = namespace, url
-        self.name = f"load-{len(REPORTS)}"
+    def __init__(self, namespace: "Namespace", url: str, body: str, connections: int, rate: int, begin: int = 200) -> None:
+        self.namespace, self.url, self._begin = namespace, url, begin
+        self.name = f"load-{next(_NUMBERS)}"
         self.command = ["/scripts/load.py", "--url", url, "--body", body]
         self.command += ["--connections", str(connections), "--rate", str(rate)]
 
     def __enter__(self) -> Self:
         start(self.namespace, self.name, self.command)
-        self.reach(200)
+        self.reach(self._begin)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -111,6 +113,20 @@ def assert_none_failed(loads: Load | Iterable[Load], at_least: int = 10_000) -> 
         report = load.report
         assert report.failed == 0, f"{report.failed} of {report.requests} failed: {report.failures}, when: {report.failed_at}"
         assert report.requests >= at_least
+
+
+def assert_only_cut(report: Report, deaths: Iterable[tuple[float, float]], connections: int) -> None:
+    """Assert that callers lost what killed routers were answering, and nothing else.
+
+    Each of `deaths` is when a router was killed and when another was in its place. It cuts each connection once at most; until
+    kube-proxy has heard of it, new ones may be refused by it.
+    """
+    deaths = list(deaths)
+    refused = "ConnectionRefusedError"
+    for at, what in report.failed_at:
+        assert any(died <= at <= replaced for died, replaced in deaths), f"{what} at {at}, and routers died {deaths}"
+    cut = sum(count for what, count in report.failures.items() if not what.startswith(refused))
+    assert cut <= connections * len(deaths), f"more than what killed routers were answering: {report.failures}"
 
 
 @dataclass(frozen=True)

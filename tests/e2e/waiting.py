@@ -9,7 +9,7 @@ Found = TypeVar("Found")
 _POLL_SECONDS = 0.1
 
 
-def await_(condition: Callable[[], Found], what: str, timeout: float = 60.0) -> Found:
+def await_(condition: Callable[[], Found], what: str, timeout: float = 150.0) -> Found:
     """Wait until the condition answers something true, and answer that."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):

@@ -123,7 +123,7 @@ def spec_of(text: str) -> Any:
     return yaml.safe_load(text if text.startswith(("model:", "{")) else f"{{{MODEL}, {text}}}")
 
 
-def wait_for(what: str, holds: Callable[[], Any], seconds: float = 20.0) -> Any:
+def wait_for(what: str, holds: Callable[[], Any], seconds: float = 60.0) -> Any:
     """Wait until a condition holds, and answer what it answered."""
     deadline = time.monotonic() + seconds
     while not (found := holds()):

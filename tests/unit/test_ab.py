@@ -26,7 +26,7 @@ def chance(bad: int, requests: int, share: float) -> float:
     return math.comb(requests, bad) * share**bad * (1 - share) ** (requests - bad)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rate=st.floats(0, 1), steps=st.integers(-192, 192), seen=st.tuples(tallies(), tallies()), sizes=st.tuples(SIZES, SIZES))
 def test_evidence_against_the_true_ratio_of_errors_never_grows_on_average(
     rate: float, steps: int, seen: tuple[Tally, Tally], sizes: tuple[int, int]
@@ -46,7 +46,7 @@ def test_evidence_against_the_true_ratio_of_errors_never_grows_on_average(
     assert grown <= 1 + 1e-9
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arms=st.tuples(tallies(), tallies()), confidence=st.floats(0.5, 0.999))
 @example(arms=(Tally(5_000, 40), Tally(5_000, 90)), confidence=0.999)  # rejected by so little that the bounds end at 0
 def test_bounds_leave_out_no_difference_exactly_when_the_p_value_says_so(arms: tuple[Tally, Tally], confidence: float) -> None:
@@ -131,7 +131,7 @@ def test_an_a_a_test_on_latency_names_a_winner_in_one_of_twenty_at_most() -> Non
     assert outside <= 0.05 * 120
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     share=st.sampled_from([0.5, 0.9, 0.99]),
     below=st.floats(0, 1),

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from slipway.queue import Key, WorkQueue
@@ -67,7 +67,6 @@ async def test_asking_now_overrides_a_delay() -> None:
     assert await take_all(queue) == [A]
 
 
-@settings(deadline=None)  # a failed key waits for its back-off
 @given(st.lists(st.tuples(st.sampled_from(["add", "take", "done", "fail"]), st.sampled_from([A, B])), max_size=40))
 def test_no_key_is_ever_held_twice_nor_lost(steps: list[tuple[str, Key]]) -> None:
     async def run() -> None:

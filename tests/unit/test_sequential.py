@@ -23,7 +23,7 @@ def chance(bad: int, requests: int, share: float) -> float:
     return math.comb(requests, bad) * share**bad * (1 - share) ** (requests - bad)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(limit=st.floats(0.001, 0.999), below=SHARES, seen=tallies(), size=SIZES)
 def test_evidence_against_a_share_within_its_limit_never_grows_on_average(
     limit: float, below: float, seen: Tally, size: int
@@ -33,7 +33,7 @@ def test_evidence_against_a_share_within_its_limit_never_grows_on_average(
     assert grown <= 1 + 1e-9
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(stable=SHARES, part=SHARES, seen=st.tuples(tallies(), tallies()), sizes=st.tuples(SIZES, SIZES))
 def test_evidence_against_a_candidate_not_worse_than_stable_never_grows_on_average(
     stable: float, part: float, seen: tuple[Tally, Tally], sizes: tuple[int, int]

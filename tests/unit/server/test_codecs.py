@@ -292,7 +292,7 @@ PIECES = st.sampled_from(
     cuts=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 8), PIECES | st.binary(max_size=4)), min_size=1, max_size=4),
 )
 @example(cuts=[(1.0, 0, b"")])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_mutated_request_is_an_inference_or_a_mistake(form: str, cuts: list[tuple[float, int, bytes]]) -> None:
     body, decode = FORMS[form]
     for place, removed, inserted in cuts:

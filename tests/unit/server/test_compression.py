@@ -18,7 +18,7 @@ def bare(data: bytes) -> bytes:
 
 
 @given(st.binary(max_size=3000), st.binary(max_size=100))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_bodies_come_back(data: bytes, more: bytes) -> None:
     assert decompress(gzip.compress(data), b"gzip", 3000) == data
     assert decompress(bytearray(gzip.compress(data)), "X-GZIP", 3000) == data
@@ -29,7 +29,7 @@ def test_bodies_come_back(data: bytes, more: bytes) -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"gzip", b"deflate"]), st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_cut_or_changed_body_is_a_mistake(data: bytes, coding: bytes, draw: st.DataObject) -> None:
     body = gzip.compress(data) if coding == b"gzip" else zlib.compress(data)
     cut = body[: draw.draw(st.integers(0, len(body) - 1))]

@@ -39,7 +39,7 @@ def triton_request(array: np.ndarray[Any, Any], name: str, outputs: list[str] | 
 
 @pytest.mark.parametrize("name", DATATYPES)
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_triton_clients_tensors_come_back(name: str, data: st.DataObject) -> None:
     array = data.draw(arrays(name))
     codec = GrpcCodec(signature(name, array.ndim))
@@ -57,7 +57,7 @@ def test_triton_clients_tensors_come_back(name: str, data: st.DataObject) -> Non
 
 @pytest.mark.parametrize("name", FIELDS)
 @given(data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_typed_contents_are_answered_typed(name: str, data: st.DataObject) -> None:
     array = data.draw(arrays(name))
     request = triton.ModelInferRequest(model_name="m", model_version="3")
@@ -232,7 +232,7 @@ def test_calls_that_fail(method: str, request_: Any, ready: bool, status: int) -
 
 
 @given(st.binary(max_size=3000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_frames_come_back(message: bytes) -> None:
     assert unframe(frame(message), None, 3000) == message
     assert unframe(frame(message, compress=True), b"gzip", 3000) == message

@@ -46,9 +46,7 @@ V1 = "/v1/models/m:predict"
 SECONDS = 1.0
 """For a request to arrive."""
 FLAGS = ("--request-timeout", f"{SECONDS:g}", "--max-body", str(1 << 20), "--max-header", "8192")
-MANY = settings(
-    max_examples=200, derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+MANY = settings(max_examples=200, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from slipway_server.wire import huffman
@@ -185,7 +185,6 @@ names = st.sampled_from([b"", b":path", b"content-type", b"te", b"x-request-id",
 field_lists = st.lists(st.tuples(names, st.binary(max_size=200) | st.sampled_from([b"trailers", b"/"])), max_size=12)
 
 
-@settings(deadline=None)
 @given(st.lists(field_lists, max_size=6), st.integers(0, 1000))
 def test_what_any_encoder_writes_is_read(lists: list[list[Field]], seed: int) -> None:
     encoder, decoder = Encoder(seed), Decoder()
@@ -194,7 +193,6 @@ def test_what_any_encoder_writes_is_read(lists: list[list[Field]], seed: int) ->
         assert decoder.table[62:] == encoder.dynamic[::-1]
 
 
-@settings(deadline=None)
 @given(field_lists)
 def test_our_blocks_are_read_whatever_the_table_holds(fields: list[Field]) -> None:
     decoder = Decoder()
@@ -204,13 +202,11 @@ def test_our_blocks_are_read_whatever_the_table_holds(fields: list[Field]) -> No
     assert decoder.version == version
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_the_huffman_code_is_read_back(text: bytes) -> None:
     assert huffman.decode(_huffman(text)) == text
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_huffman_strings_have_one_form(data: bytes) -> None:
     try:
@@ -220,7 +216,6 @@ def test_huffman_strings_have_one_form(data: bytes) -> None:
     assert _huffman(text) == data
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=4))
 @example([b"\x80"])
 @example([b"\x7f\xff\xff\xff\xff\xff"])

@@ -517,7 +517,7 @@ messages = st.sampled_from([
 
 
 @given(st.lists(messages, max_size=6), st.lists(st.integers(0, 6000), max_size=12))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_answers_do_not_depend_on_how_the_bytes_are_cut(requests: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(requests)
     places = sorted({0, len(stream), *(cut % (len(stream) + 1) for cut in cuts)})
@@ -528,7 +528,7 @@ def test_answers_do_not_depend_on_how_the_bytes_are_cut(requests: list[bytes], c
 
 
 @given(messages, st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=4), st.binary(max_size=40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_whatever_is_sent_is_answered_or_refused(message: bytes, changes: list[tuple[int, int]], more: bytes) -> None:
     changed = bytearray(message)
     for place, value in changes:

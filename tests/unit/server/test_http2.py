@@ -116,7 +116,7 @@ def test_a_smaller_header_table_is_acknowledged_in_our_first_block(server: Runni
         assert first.payload[1:] == second.payload
 
 
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(1, 400), max_size=30))
 def test_answers_do_not_depend_on_how_the_bytes_arrive(server: Running, cuts: list[int]) -> None:
     sent = b"".join(
@@ -654,7 +654,7 @@ LIKELY_FRAMES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(RANDOM_FRAMES | LIKELY_FRAMES | st.binary(max_size=20), max_size=12))
 def test_any_frames_leave_nothing_behind(server: Running, sent: list[bytes]) -> None:
     with server.peer() as peer, suppress(ConnectionError):

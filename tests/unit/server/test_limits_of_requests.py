@@ -148,7 +148,7 @@ def test_metrics(server: Server) -> None:
     after = metrics(server)
     changed = {name: after[name] - before[name] for name in after if after[name] != before[name] and "bucket" not in name}
     seconds = changed.pop("request_duration_seconds_sum")
-    assert 0 < seconds < 1
+    assert 0 < seconds < 10
     assert changed.pop("process_cpu_seconds_total", 0) >= 0
     assert changed.pop("queue_duration_seconds_sum", 0) >= 0
     assert {name for name in changed if "process" in name} <= {"process_resident_memory_bytes"}
@@ -190,15 +190,15 @@ def test_slow_models_are_cut_off_and_probes_go_on(server: Server, tmp_path: Path
 
 def test_a_model_that_was_quick_until_now_is_taken_off_the_loop(tmp_path: Path) -> None:
     """How long a loop in a model takes is in the values, not in their number: nothing can be known before."""
-    with serving(tmp_path, loop(), "--request-timeout", "2", "--threads", "1") as server:
+    with serving(tmp_path, loop(), "--request-timeout", "4", "--threads", "1") as server:
         for _ in range(100):
             assert server.infer(trips(1)).status == 200
         results: list[int] = []
         thread = threading.Thread(target=lambda: results.append(server.infer(trips(10**9)).status))
         thread.start()
-        wait_until(lambda: metrics(server)["requests_in_flight"] == 1, "in flight", 1)
+        wait_until(lambda: metrics(server)["requests_in_flight"] == 1, "in flight", 3)
         while thread.is_alive():
-            connection = server.connect(timeout=0.5)
+            connection = server.connect(timeout=2)
             connection.request("GET", "/v2/health/live")
             assert connection.getresponse().status == 200
         assert results == [504]

@@ -103,7 +103,7 @@ PATHS = ("/v2/models/m/infer", "/v1/models/m:predict", "/v2/repository/index")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("mode", schemathesis.GenerationMode)
 @given(data=st.data())
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=15, suppress_health_check=list(HealthCheck), database=None)
 def test_requests_made_of_the_document(
     server: Server, document: dict[str, Any], path: str, mode: schemathesis.GenerationMode, data: st.DataObject
 ) -> None:

@@ -49,7 +49,7 @@ def same(one: Any, other: Any) -> bool:
     return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     target=st.sampled_from(sorted(TARGETS)),
     extra=st.booleans(),

@@ -171,7 +171,7 @@ def arrays(name: str) -> st.SearchStrategy[Any]:
 
 @pytest.mark.parametrize("name", DATATYPES)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_flat_nested_and_bytes_say_the_same(name: str, data: st.DataObject) -> None:
     array = data.draw(arrays(name))
     spec = TensorSpec("x", DATATYPES[name], (None,) * array.ndim)
@@ -192,7 +192,7 @@ def test_flat_nested_and_bytes_say_the_same(name: str, data: st.DataObject) -> N
 
 
 @given(st.lists(st.binary(max_size=6), min_size=1, max_size=6))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_bytes_are_text_where_they_are_utf_8(elements: list[bytes]) -> None:
     raw = b"".join(len(element).to_bytes(4, "little") + element for element in elements)
     expected: list[Any] = []
@@ -245,7 +245,7 @@ def test_bytes_of_the_wrong_size(name: str, shape: list[int], raw: bytes, messag
     name=st.sampled_from(sorted(DATATYPES)),
     dims=st.none() | st.lists(st.none() | st.integers(1, 4), max_size=3).map(tuple),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_anything_is_an_array_or_a_request_error(shape: list[int], data: Any, name: str, dims: Any) -> None:
     try:
         text = json.dumps(data, allow_nan=False)
