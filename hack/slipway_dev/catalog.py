@@ -147,6 +147,7 @@ TOOLS = {
             ("github.com/prometheus/common/version.Version={number}",),
             tags=("remove_all_sd", "enable_dns_sd"),  # targets are found by DNS: no client of any cloud is needed
         ),
+        Tool("metrics-server", "metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
         Tool("fake-gcs-server", "fake-gcs-server", "github.com/fsouza/fake-gcs-server"),
         Tool("h2spec", "h2spec", "github.com/summerwind/h2spec/cmd/h2spec"),
         Tool("pause", "pause", "."),

@@ -65,7 +65,11 @@ def etcd_arguments(cluster: Cluster, client_port: int, peer_port: int) -> list[s
 
 
 def apiserver_arguments(cluster: Cluster, etcd_port: int) -> list[str]:
-    """Return the API server's command line: default admission (PodSecurity among it) and NodeRestriction."""
+    """Return the API server's command line.
+
+    Admission is the default (PodSecurity among it), NodeRestriction, and what some distributions add: who blocks an owner's
+    deletion needs a right on that owner.
+    """
     folder = cluster.pki
     services = DEFAULT_SERVICES if cluster.range_index is None else str(cluster.addresses.services)
     arguments = [
@@ -81,7 +85,7 @@ def apiserver_arguments(cluster: Cluster, etcd_port: int) -> list[str]:
         f"--service-account-signing-key-file={folder / 'sa.key'}",
         f"--service-cluster-ip-range={services}",
         "--authorization-mode=Node,RBAC",
-        "--enable-admission-plugins=NodeRestriction",
+        "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
         "--allow-privileged=true",
         f"--kubelet-certificate-authority={folder / 'ca.crt'}",
         f"--kubelet-client-certificate={folder / 'admin.crt'}",

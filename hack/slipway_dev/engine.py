@@ -13,6 +13,10 @@ from slipway_dev.console import CommandError
 from slipway_dev.paths import cache_folder
 from slipway_dev.processes import run
 
+# When an image was made and its files changed, as it says itself: 1980-01-01, the oldest that a zip archive can tell. So the same
+# content is the same image, whenever it is built.
+EPOCH_SECONDS = 315532800
+
 
 class Engine(ABC):
     """The few things that building needs of an engine."""
@@ -110,7 +114,7 @@ class Buildah(Engine):
             container = run([*self._command, "from", "scratch"]).strip()
             try:
                 run([*self._command, "add", "--quiet", container, archive, "/"])
-                run([*self._command, "commit", "--quiet", container, reference])
+                run([*self._command, "commit", "--quiet", f"--timestamp={EPOCH_SECONDS}", container, reference])
             finally:
                 run([*self._command, "rm", container])
 
@@ -121,6 +125,7 @@ class Buildah(Engine):
     def build(self, context: Path, dockerfile: Path, base: str, reference: str) -> None:
         """See Engine."""
         options = ["--isolation", "chroot", "--layers", "--pull-never", "--quiet", "--format", "docker"]
+        options += [f"--timestamp={EPOCH_SECONDS}"]
         self._run("build", *options, "--build-arg", f"BASE={base}", "--file", dockerfile, "--tag", reference, context)
 
     def save(self, reference: str, archive: Path) -> None:

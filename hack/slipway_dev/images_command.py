@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slipway_dev.console import CommandError
 from slipway_dev.images import KEPT, PRODUCTS, build, custom, products_named, prune_old
+from slipway_dev.sbom import sbom
 
 DESCRIPTION = f"""\
 Build images from their Dockerfiles, with docker where an engine answers, else with buildah. The tag is a hash of the
@@ -22,6 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     verb = verbs.add_parser("build", help="build what is not in the cache, and print the references")
     verb.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(PRODUCTS)}")
     verb.add_argument("--json", action="store_true", help="print one JSON object: name to reference")
+    bill = verbs.add_parser(
+        "sbom", help="print the bill of materials of an image (CycloneDX), which is built where it is not yet"
+    )
+    bill.add_argument("name", metavar="NAME", help=", ".join(PRODUCTS))
     own = verb.add_argument_group("an image of your own")
     own.add_argument("--context", type=Path, metavar="FOLDER", help="everything in it is the build's context")
     own.add_argument("--dockerfile", type=Path, metavar="FILE", help="default: FOLDER/Dockerfile")
@@ -29,6 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own.add_argument("--base", default="", metavar="NAME", help=f"the Dockerfile's BASE: {', '.join(PRODUCTS)}; default: Python")
     own.add_argument("--requirements", type=Path, metavar="FILE", help="hashed; its packages are the context's packages/")
     options = parser.parse_args(arguments)
+    if options.verb == "sbom":
+        (product,) = products_named([options.name])
+        image = build(product)
+        print(json.dumps(sbom(image.archive, image.reference), indent=1))
+        return
     if options.context is None:
         if options.name or options.dockerfile or options.base or options.requirements:
             own_only = "--name, --dockerfile, --base and --requirements"

@@ -20,10 +20,10 @@ _CLUSTER = os.environ.get("SLIPWAY_TEST_CLUSTER", "slipway-test")
 
 
 @contextmanager
-def control_plane(name: str) -> Iterator[Client]:
+def control_plane(name: str, *flags: str) -> Iterator[Client]:
     """Start a control plane, and end it."""
     command = ROOT / "hack" / "cluster"
-    must(command, "up", "--control-plane-only", "--name", name)
+    must(command, "up", "--control-plane-only", "--name", name, *flags)
     client = Client(Path(must(command, "kubeconfig", "--name", name).strip()))
     yield client
     client.close()
@@ -46,8 +46,8 @@ def cluster() -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def chart_cluster() -> Iterator[Client]:
-    """Answer an API server without the CRD: the chart brings it."""
-    with control_plane(f"{_CLUSTER}-chart") as client:
+    """Answer an API server without the CRD: the chart brings it. It keeps an audit log."""
+    with control_plane(f"{_CLUSTER}-chart", "--audit-log") as client:
         yield client
 
 

@@ -9,7 +9,7 @@ from slipway.api.rollout import Rollout
 from slipway.api.status import RolloutStatus
 from slipway.core.plan import Plan, plan
 from slipway.core.revision import Target
-from slipway.core.state import State
+from slipway.core.state import Candidate, State
 from slipway.manifests import labels
 from slipway.manifests.check_job import build_jobs, job_names, unwanted_jobs
 from slipway.model import Identity
@@ -34,7 +34,7 @@ TEMPLATE: dict[str, Any] = {
     },
 }
 ROLLOUT = RolloutStatus(revision="churn-b", since="2026-01-01T00:00:00Z", step=1, steps=3, step_since="2026-01-01T00:00:09Z")
-STATE = State(stable=Target("churn-a", "1", None), candidate=Target("churn-b", "2", None), weight=10, rollout=ROLLOUT)
+STATE = State(stable=Target("churn-a", "1", None), candidates=(Candidate(Target("churn-b", "2", None), 10),), rollout=ROLLOUT)
 
 
 def planned(**job: Any) -> Plan:
@@ -122,7 +122,7 @@ def test_it_goes_with_its_rollout_and_what_runs_for_nothing_goes_at_once() -> No
         return not unwanted_jobs(state, {"x": job})
 
     failed = at(outcome="Failed")
-    failed = replace(failed, candidate=None, weight=0)
+    failed = replace(failed, candidates=())
     assert stays(STATE, running)
     assert stays(STATE, done)
     assert stays(at(step_since=None), running)

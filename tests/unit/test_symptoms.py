@@ -50,6 +50,16 @@ TABLE: list[tuple[str, dict[str, Any], tuple[str, str] | None]] = [
         ("ModelNotFound", "no key"),
     ),
     (
+        "what it says steers no terminal, forges no line, and is as long as a condition's message may be",
+        pod(container("fetch", terminated={"exitCode": 1, "message": "Evil: \x1b[2Jgone\r\nReady: \u202eyes\x00 " + "x" * 4000})),
+        ("Evil", "[2Jgone Ready: yes " + "x" * 492 + "…"),
+    ),
+    (
+        "a reason is a word, not a page",
+        pod(container("server", terminated={"exitCode": 1, "message": "X" * 4000 + ": all of it"})),
+        ("CrashLoopBackOff", "container server ended with code 1 (Error): " + "X" * 289 + ": all of it"),
+    ),
+    (
         "fetch said why, and tries again",
         pod(
             {**container("fetch", last={"exitCode": 1, "message": "ModelNotFound: no key"}, running={}), "restartCount": 1},
@@ -109,7 +119,10 @@ def test_pods_that_cannot_be_made_are_the_deployments_symptom() -> None:
     condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: q"}
     found = diagnose([], {"status": {"conditions": [condition]}})
     assert found is not None
-    assert (found.reason, found.message) == ("FailedCreate", "exceeded quota: q")
+    assert (found.reason, found.message) == (
+        "QuotaExceeded",
+        "exceeded quota: q; raise the quota, or lower scaling.max or server.resources",
+    )
 
 
 def test_messages_are_short_and_on_one_line() -> None:

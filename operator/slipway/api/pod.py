@@ -10,9 +10,13 @@ _ANY_OBJECT: dict[str, Any] = {"x-kubernetes-preserve-unknown-fields": True}
 _LABEL_KEY = r"^([a-z0-9][-a-z0-9.]*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 
 
-def _named(key: str, *rules: Rule) -> dict[str, Any]:
-    """Answer the schema of a part of a Pod of which only the key is known here; the API server checks the rest in the Pod."""
-    known = {key: {"type": "string", "minLength": 1, "maxLength": 4096}}
+def _named(key: str, *rules: Rule, objects: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Answer the schema of a part of a Pod of which only the key, and the `objects` that rules name, are known here.
+
+    The API server checks the rest in the Pod.
+    """
+    known: dict[str, Any] = {key: {"type": "string", "minLength": 1, "maxLength": 4096}}
+    known |= {name: {"type": "object", **_ANY_OBJECT} for name in objects}
     checked = {"x-kubernetes-validations": [rule.schema() for rule in rules]} if rules else {}
     return {"type": "object", **_ANY_OBJECT, "required": [key], "properties": known, **checked}
 
@@ -26,6 +30,9 @@ def _keys(what: str) -> dict[str, Any]:
     return {"x-kubernetes-validations": [Rule(f"self.all(k, k.matches(r'{_LABEL_KEY}'))", says).schema()]}
 
 
+# The volumes of the standard `restricted`: all others are the node's own files, or whatever an address in the pod leads to.
+_VOLUMES = ("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret")
+
 Object = Annotated[dict[str, Any], Field(json_schema_extra=_ANY_OBJECT)]
 Named = Annotated[dict[str, Any], Field(json_schema_extra=_named("name"))]
 Volume = Annotated[
@@ -38,6 +45,12 @@ Volume = Annotated[
                 "the volumes tmp, model, source and credentials are Slipway's: use another name",
                 ".name",
             ),
+            Rule(
+                " || ".join(f"has(self.{kind})" for kind in _VOLUMES),
+                f"a volume is one of {', '.join(_VOLUMES)}: a hostPath is refused, and storage such as nfs is reached by a "
+                "PersistentVolumeClaim",
+            ),
+            objects=_VOLUMES,
         )
     ),
 ]

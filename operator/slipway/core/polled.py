@@ -17,6 +17,7 @@ from slipway.api.base import duration_seconds
 from slipway.api.checks import Check
 from slipway.api.rollout import Rollout
 from slipway.api.status import RolloutStatus
+from slipway.core.symptoms import short
 
 _PHRASE_MAX = 160
 
@@ -254,9 +255,8 @@ class Subject:
 
 
 def phrase(text: str) -> str:
-    """Answer foreign text as one short line that steers no terminal."""
-    line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
-    return line if len(line) <= _PHRASE_MAX else line[: _PHRASE_MAX - 1] + "…"
+    """Answer foreign text as a short line."""
+    return short(text, _PHRASE_MAX)
 
 
 def round_of(rollout: RolloutStatus) -> str:

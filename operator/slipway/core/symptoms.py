@@ -12,17 +12,17 @@ Pod = Mapping[str, Any]
 Container = Mapping[str, Any]
 
 # What the server's image writes as its termination message: "Reason: a sentence that says what, where and the cure".
-_TERMINATION = re.compile(r"^([A-Z][A-Za-z]+): (.+)", re.DOTALL)
+_TERMINATION = re.compile(r"^([A-Z][A-Za-z]{1,63}): (.+)", re.DOTALL)
 _MESSAGE_MAX = 512
 STAGE_SECONDS = 5.0
 _PULL_REASONS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
 
-def short(text: str) -> str:
-    """Answer the text on one line, cut to what fits a condition."""
-    line = " ".join(text.split())
-    return line if len(line) <= _MESSAGE_MAX else line[: _MESSAGE_MAX - 1] + "…"
+def short(text: str, most: int = _MESSAGE_MAX) -> str:
+    """Answer foreign text as one line that steers no terminal, cut to so many characters: what fits a condition."""
+    line = " ".join("".join(each if each.isprintable() else " " for each in text).split())
+    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 def unschedulable(pod: Pod) -> Symptom | None:
@@ -113,10 +113,27 @@ def diagnose(pods: Iterable[Pod], deployment: Mapping[str, Any]) -> Symptom | No
             symptom = check(pod)
             if symptom is not None:
                 return symptom
+    return not_created(deployment)
+
+
+def not_created(deployment: Mapping[str, Any]) -> Symptom | None:
+    """Answer why pods cannot be created, where they cannot: a quota, an admission rule."""
     for condition in deployment.get("status", {}).get("conditions", ()):
         if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-            return Symptom(condition.get("reason", "FailedCreate"), short(condition.get("message", "pods cannot be created")))
+            said = condition.get("message", "pods cannot be created")
+            if "exceeded quota" in said:
+                return Symptom("QuotaExceeded", short(f"{said}; raise the quota, or lower scaling.max or server.resources"))
+            return Symptom(condition.get("reason", "FailedCreate"), short(said))
     return None
+
+
+def not_coming(pods: Iterable[Pod], deployment: Mapping[str, Any]) -> Symptom | None:
+    """Answer why a pod that was ordered does not even start. One that starts and fails is another matter: more may help it."""
+    for check in (unschedulable, image_not_pulled, not_configured):
+        for pod in pods:
+            if not pod_ready(pod) and (symptom := check(pod)) is not None:
+                return symptom
+    return not_created(deployment)
 
 
 def stage(pods: Iterable[Pod], now: datetime) -> Symptom | None:

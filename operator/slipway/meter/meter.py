@@ -11,6 +11,7 @@ import aiohttp
 from slipway.core.figures import Figures, Slice, over
 from slipway.core.observation import RouterSeen
 from slipway.meter.history import HISTORY_SECONDS, History
+from slipway.meter.pods import open_session
 from slipway.meter.scrape import scrape
 from slipway.meter.statistics import Statistics
 
@@ -19,7 +20,6 @@ ROLLOUT_SECONDS = 1.0
 AWAITING_SECONDS = 0.1
 # How long the fast pace goes on after it was last asked for.
 _PATIENCE_SECONDS = 5.0
-_PARALLEL = 64
 # A ready router that misses a scrape is believed what it said last, this long: its versions only grow.
 _BELIEVED_SECONDS = 10.0
 
@@ -122,7 +122,7 @@ class Meter:
 
     async def run(self) -> None:
         """Scrape until cancelled."""
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_PARALLEL)) as session:
+        async with open_session() as session:
             while True:
                 pods: dict[str, list[RouterPod]] = {}
                 for pod in self._pods(None):
@@ -173,10 +173,13 @@ class Meter:
 
     async def _scrape(self, session: aiohttp.ClientSession, space: _Space, pod: RouterPod) -> None:
         statistics = space.statistics.setdefault(pod.name, Statistics())
-        answer, counted = await scrape(session, pod.name, pod.address, pod.ready, statistics)
-        now = self._now()
-        if answer.answered:
-            space.history.take(pod.name, statistics, counted, now)
+        try:
+            answer, counted = await scrape(session, pod.name, pod.address, pod.ready, statistics)
+            now = self._now()
+            if answer.answered:
+                space.history.take(pod.name, statistics, counted, now)
+        except ValueError:  # whatever it is, it is no router
+            answer, now = RouterSeen(pod.name, pod.ready), self._now()
         before = dict(space.seen)
         space.seen[pod.name] = self._believed(space, before.get(pod.name), answer, now)
         self._tell(pod.namespace, before, space.seen)

@@ -4,9 +4,11 @@ import aiohttp
 
 from slipway.core.observation import RouterSeen
 from slipway.manifests.envoy import STATS_PORT
+from slipway.meter.pods import read_text
 from slipway.meter.statistics import QUERY, Statistics
 
-_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
+# A full namespace's router says 5 MB at most: two revisions of 450 ModelDeployments, all buckets of their histograms in use.
+_ANSWER_MAX = 8 * 1024 * 1024
 
 
 async def scrape(
@@ -14,15 +16,11 @@ async def scrape(
 ) -> tuple[RouterSeen, set[str]]:
     """Ask the router pod at `address` (IP), and bring its statistics up to date. One silent for 2 s is seen as silent.
 
-    Answers also the revisions of which something was counted since the statistics were read last.
+    Answers also the revisions of which something was counted since the statistics were read last. Raises ValueError where it says
+    what no router says.
     """
-    host = f"[{address}]" if ":" in address else address
-    try:
-        async with session.get(f"http://{host}:{STATS_PORT}/stats", params=QUERY, timeout=_TIMEOUT) as answer:
-            if answer.status != 200:
-                return RouterSeen(pod, ready), set()
-            text = await answer.text(encoding="utf-8")
-    except (aiohttp.ClientError, TimeoutError, OSError):
+    text = await read_text(session, address, STATS_PORT, "/stats", _ANSWER_MAX, QUERY)
+    if text is None:
         return RouterSeen(pod, ready), set()
     changed = statistics.read(text)
     return seen(pod, ready, statistics), changed

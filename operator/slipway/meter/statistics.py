@@ -12,11 +12,12 @@ are 200 to HTTP: the filter grpc_stats counts answers by their status, `grpc.N`.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from operator import methodcaller
 
 from slipway.core.figures import Counters
 from slipway.core.latency import Histogram, bucket_of
-from slipway.manifests.envoy import ROUTES
+from slipway.manifests.envoy import HOLD_CLUSTERS, ROUTES
 
 # Which count each statistic of a cluster belongs to. `grpc.N` are those statuses that are the server's fault by OpenTelemetry's
 # semantic conventions for RPC: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS.
@@ -28,6 +29,7 @@ _COUNTED = {
     "upstream_rq_rx_reset": "resets",
     "upstream_cx_destroy_remote_with_active_rq": "resets",
     "upstream_cx_connect_fail": "connect_failures",
+    "upstream_rq_active_overflow": "overflows",
     "upstream_rq_pending_overflow": "overflows",
     "upstream_cx_none_healthy": "no_endpoint",
     "upstream_rq_retry": "retries",
@@ -42,7 +44,7 @@ _FIRST = [next(name for name, count in _COUNTED.items() if count == field) for f
 _COLUMN = {name: column for column, name in enumerate([*_FIRST, *(name for name in _COUNTED if name not in _FIRST)])}
 _ADDED = tuple((Counters._fields.index(_COUNTED[name]), _COLUMN[name]) for name in _COUNTED if name not in _FIRST)
 _HEALTHY, _ACTIVE, _TIME = "membership_healthy", "upstream_rq_active", "upstream_rq_time"
-_ADMIN = "admin"  # the cluster by which the statistics themselves are asked for
+_OWN = ("admin", *HOLD_CLUSTERS)  # the clusters that are no revision's
 
 _names = "|".join(name.replace(".", r"\.") for name in (*_COUNTED, _HEALTHY, _ACTIVE, _TIME))
 # A regular expression (RE2) of the statistics that are read.
@@ -54,7 +56,6 @@ FILTER = (
 QUERY = {"usedonly": "", "histogram_buckets": "detailed", "filter": FILTER}
 
 _HISTOGRAM = ":\n  totals="
-_bucket_of: dict[str, int] = {}
 _split: Callable[[str], list[str]] = methodcaller("split", ":")
 
 
@@ -106,7 +107,7 @@ class Statistics:
         for name, value in values.items():
             if name.startswith("cluster."):
                 revision, _, statistic = name[8:].partition(".")
-                if revision == _ADMIN:
+                if revision in _OWN:
                     continue
                 if statistic in _COLUMN:
                     columns = self._columns.setdefault(revision, [0] * len(_COLUMN))
@@ -120,7 +121,7 @@ class Statistics:
                 digits = value.strip('"')
                 self.route_version = int(digits) if digits.isdigit() else 0
             elif name.endswith(".update_rejected"):
-                self._rejected[name] = int(value or 0)
+                _put(self._rejected, name, value)
             elif name == "server.uptime":
                 self.uptime_seconds = int(value or 0)
         self.rejected = sum(self._rejected.values())
@@ -151,16 +152,16 @@ def grown(told: frozenset[str], before: frozenset[str]) -> Histogram:
         more = int(count) - int(was.pop(edges, 0))
         if more < 0:
             raise ValueError(f"{edges} has {count}, less than before")
-        bucket = _bucket_of[edges] if edges in _bucket_of else _learn(edges)
+        bucket = _bucket(edges)
         counts[bucket] = counts.get(bucket, 0) + more
     if was:
         raise ValueError(f"{was} is counted no more")
     return Histogram(counts)
 
 
-def _learn(edges: str) -> int:
-    bucket = _bucket_of[edges] = bucket_of(float(edges.partition(",")[0]))
-    return bucket
+@lru_cache(maxsize=4096)  # the same edges come again and again
+def _bucket(edges: str) -> int:
+    return bucket_of(float(edges.partition(",")[0]))
 
 
 def _counters(columns: list[int]) -> Counters:
@@ -176,7 +177,7 @@ def _histograms(text: str) -> dict[str, str]:
     for part in text.split("\ncluster."):
         name, _, rest = part.partition(_HISTOGRAM)
         revision = name.removeprefix("cluster.").partition(".")[0]
-        if rest and revision != _ADMIN:
+        if rest and revision not in _OWN:
             found[revision] = rest[: rest.find("\n")]
     return found
 

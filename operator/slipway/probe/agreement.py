@@ -13,12 +13,10 @@ from slipway.kube.kinds import POD
 from slipway.kube.store import Store
 from slipway.manifests import labels
 from slipway.manifests.comparer import COMPONENT, METRICS_PORT
+from slipway.meter.pods import open_session, read_text
 from slipway.probe.counts import Told, read
-from slipway.probe.pairs import read_at_most
 
 PACE_SECONDS = 1.0
-_TIMEOUT = aiohttp.ClientTimeout(total=2.0)
-_PARALLEL = 64
 _ANSWER_MAX = 256 * 1024
 # How long what was counted is remembered without a pod that counts: one may have to be made anew.
 _KEPT_SECONDS = 300.0
@@ -97,7 +95,7 @@ class Comparers:
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=_PARALLEL)) as session:
+        async with open_session() as session:
             try:
                 while True:
                     await self._round(session)
@@ -135,12 +133,10 @@ class Comparers:
 
 async def _scrape(session: aiohttp.ClientSession, address: str) -> Told | None:
     """Ask the comparer at the IP; None where it is silent, or says what no comparer says."""
-    host = f"[{address}]" if ":" in address else address
+    text = await read_text(session, address, METRICS_PORT, "/metrics", _ANSWER_MAX)
     try:
-        async with session.get(f"http://{host}:{METRICS_PORT}/metrics", timeout=_TIMEOUT) as answer:
-            body = await read_at_most(answer.content, _ANSWER_MAX)
-            return read(body.decode()) if answer.status == 200 and body is not None else None
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        return read(text) if text is not None else None
+    except ValueError:
         return None
 
 

@@ -15,8 +15,9 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
 from slipway.core.agreement import Comparison, Outcome
+from slipway.meter.pods import read_at_most
 from slipway.probe.counts import Counts
-from slipway.probe.pairs import BODY_MAX, OWN_HEADER, LiveRequest, Pairs, read_at_most
+from slipway.probe.pairs import BODY_MAX, OWN_HEADER, LiveRequest, Pairs
 
 # Requests that by their protocols change nothing, for stable answers each of them once more than its caller asked. A path that
 # names a version is none: only one of the two has it.

@@ -8,6 +8,7 @@ import aiohttp
 from yarl import URL
 
 from slipway.core.agreement import Answer, Comparison, Rule, compare
+from slipway.meter.pods import read_at_most
 
 BODY_MAX = 1024 * 1024
 REVISION_HEADER = "x-slipway-revision"
@@ -102,15 +103,3 @@ def _forwarded(headers: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         lower = name.lower()
         if lower not in _DROPPED and not lower.startswith(_DROPPED_PREFIXES):
             yield name, value
-
-
-async def read_at_most(content: aiohttp.StreamReader, most: int) -> bytes | None:
-    """Read a body to its end; None where it is longer."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in content.iter_any():
-        size += len(part)
-        if size > most:
-            return None
-        parts.append(part)
-    return b"".join(parts)
