@@ -3,21 +3,22 @@
 import functools
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from slipway.api.status import RolloutStatus, TrialStatus
+from slipway.api.status import ArmStatus, RolloutStatus, TrialStatus
 from slipway.checks.pollers import Pollers
 from slipway.core import trial
 from slipway.core.agreement_check import Agreement, judge_agreement, together
 from slipway.core.analysis import judge
 from slipway.core.clock import to_datetime
-from slipway.core.evidence import Evidence, Got
+from slipway.core.evidence import Evidence, Got, since
 from slipway.core.figures import LIVE_SECONDS, Figures, Slice
 from slipway.core.jobs import job_answers, job_name
-from slipway.core.plan import UNJUDGED, AgreementBound, Bound, Judgement
+from slipway.core.plan import NOBODY_JUDGED, UNJUDGED, AgreementBound, Bound, Judged, Judgement, Trial
 from slipway.core.polled import METRIC, NO_ANSWERS, Answers, Polled, Subject, Task, round_of
 from slipway.core.revision import Target
 from slipway.core.routing import mirror_names
-from slipway.core.state import State
+from slipway.core.state import Candidate, State
 from slipway.kube.kinds import JOB, POD
 from slipway.kube.store import Store
 from slipway.meter.history import HISTORY_SECONDS
@@ -32,62 +33,127 @@ _JOB_LABEL = "batch.kubernetes.io/job-name"
 _About = tuple[str, str, tuple[Bound, ...], str | None]
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """An A/B test's counts: those told `before`, and the totals by revision when this process `begun` to add to them.
+
+    `test` says which one it is, and then whose totals there were.
+    """
+
+    test: tuple[str | None, ...]
+    before: TrialStatus
+    begun: Mapping[str, Slice]
+
+    def is_of(self, test: tuple[str | None, ...]) -> bool:
+        """Tell whether it is that test; candidates may have left it."""
+        return self.test[:4] == test[:4] and set(test) <= set(self.test)
+
+    def with_means(self, test: Trial, answers: Mapping[str, Answers], at: float) -> "_Counted":
+        """Answer the counts with the means of a metric that were answered since, by revision."""
+        if test.metric is None:
+            return self
+        arms: list[ArmStatus] = []
+        for arm in self.before.arms:
+            heard = answers.get(arm.revision, NO_ANSWERS)
+            arms.append(trial.with_means(test.metric, arm, heard.pairs, at - heard.age_seconds) if heard.pairs else arm)
+        return replace(self, before=self.before.model_copy(update={"arms": arms}))
+
+
 class Judges:
     """Keeps the evidence of each ModelDeployment's rollout: only in this process, and none is lost that would pass anything."""
 
     def __init__(self, meter: Meter, pollers: Pollers, comparers: Comparers, store: Store) -> None:
         self._meter, self._pollers, self._comparers, self._store = meter, pollers, comparers, store
-        self._evidence: dict[Key, tuple[_About, Evidence]] = {}
+        self._evidence: dict[Key, dict[str, tuple[_About, Evidence]]] = {}
         self._routers: dict[Key, frozenset[str]] = {}
-        self._trials: dict[Key, tuple[TrialStatus | None, Got]] = {}
+        self._trials: dict[Key, _Counted] = {}
         self._agreements: dict[Key, tuple[tuple[Target, Target, AgreementBound], Agreement]] = {}
 
-    def judge(self, model: Model, state: State, at: float) -> Judgement:
-        """Answer the verdict at `at` (seconds) on the step under way; without one that is judged, none is needed."""
+    def judge(self, model: Model, state: State, at: float) -> Judged:
+        """Answer the verdicts at `at` (seconds) on the step under way; without one that is judged, none is needed."""
         key = model.namespace, model.name
-        if state.stable is None or state.candidate is None or state.rollout is None:
+        if state.stable is None or not state.candidates or state.rollout is None:
             self.forget(key)
-            return UNJUDGED
-        subject = state.candidate.revision, state.stable.revision, model.plan.bounds, state.rollout.judged_since
-        mine, theirs = (self._figures(model, each, LIVE_SECONDS) for each in subject[:2])
-        copies = sum(self._figures(model, each, LIVE_SECONDS).in_flight for each in mirror_names(subject[0]))
-        in_flight = (mine.in_flight + copies, theirs.in_flight) if mine.reliable and self._same_routers(key) else None
-        totals = Got(*(self._total(model, each) for each in subject[:2]), in_flight=in_flight, at=at)
-        known, evidence = self._evidence.get(key, (None, None))
-        if evidence is None or known != subject or not state.step:
-            before = self._figures(model, state.stable.revision, HISTORY_SECONDS)
-            evidence = Evidence.begin(model.plan, state.step, totals, Slice(0.0, 0.0, before.counts, before.latency))
-        anew = not state.step or (known is not None and known[3] != subject[3])
-        if anew or key not in self._trials:  # an A/B test lasts longer than a process may: status keeps its counts
-            self._trials[key] = None if anew else state.rollout.trial, totals
-        answers = self._answers(model, state, state.rollout, at)
-        metric = model.plan.trial.metric if model.plan.trial is not None else None
-        heard = answers.get(METRIC, NO_ANSWERS)
-        if metric is not None and heard.pairs:
-            before, begun = self._trials[key]
-            self._trials[key] = trial.with_means(metric, before, heard.pairs, at - heard.age_seconds), begun
-        if not state.step:  # what callers get from its first request on counts, however soon they all wait for it
-            self._evidence[key] = subject, evidence
-            return UNJUDGED
-        live = state.rollout.step_since is not None
-        evidence = evidence.add(state.step, totals, live=live, alone=live and state.weight == 100)
-        self._evidence[key] = subject, evidence
-        judgement = judge(evidence, model.plan, reliable=mine.reliable, answers=answers)
-        if model.plan.agreement is not None:
-            judgement = together(judgement, self._agreement(model, state, model.plan.agreement, at, live=live, anew=anew))
+            return NOBODY_JUDGED
+        self._drop(key, but=[each.revision for each in state.candidates])
+        totals = {each: self._total(model, each) for each in (state.stable.revision, *(one.revision for one in state.candidates))}
+        counted = self._counted(key, state, state.rollout, totals)
+        same_routers = self._same_routers(key)
+        heard = {each.revision: self._answers(model, state, each, counted.before, at) for each in state.candidates}
+        verdicts = {
+            each.revision: self._verdict(model, state, each, totals, heard[each.revision], at, same_routers=same_routers)
+            for each in state.candidates
+        }
+        if not state.step:
+            return NOBODY_JUDGED
         if model.plan.trial is None:
-            return judgement
-        before, begun = self._trials[key]
-        told = trial.tell(model.plan.trial, before, totals.since(begun))
-        return trial.judge(model.plan.trial, told, judgement, model.plan.min_requests, heard)
+            return Judged(verdicts)
+        means = {revision: answers.get(METRIC, NO_ANSWERS) for revision, answers in heard.items()}
+        counted = self._trials[key] = counted.with_means(model.plan.trial, means, at)
+        got = {revision: since(total, counted.begun[revision]) for revision, total in totals.items()}
+        told = trial.tell(model.plan.trial, counted.before, got.pop(state.stable.revision), got)
+        return Judged(trial.judge(model.plan.trial, told, verdicts, model.plan.min_requests, means), told)
 
     def forget(self, key: Key) -> None:
         """Drop the evidence of a ModelDeployment that has no rollout."""
+        self._drop(key, but=[])
         self._evidence.pop(key, None)
         self._routers.pop(key, None)
         self._trials.pop(key, None)
         self._agreements.pop(key, None)
-        self._pollers.forget(key)
+
+    def _drop(self, key: Key, but: list[str]) -> None:
+        """Drop the evidence on revisions that are tried no more: all `but` these."""
+        evidence = self._evidence.setdefault(key, {})
+        for gone in evidence.keys() - set(but):
+            del evidence[gone]
+            self._pollers.forget((key[0], gone))
+
+    def _counted(self, key: Key, state: State, rollout: RolloutStatus, totals: Mapping[str, Slice]) -> "_Counted":
+        """Answer from where an A/B test counts. It lasts longer than a process may: status keeps what was counted before."""
+        known, test = self._trials.get(key), (rollout.revision, rollout.since, rollout.judged_since, *totals)
+        told = rollout.trial or trial.enrolled((each.target, each.weight) for each in state.candidates)
+        if known is None and state.step:
+            self._trials[key] = _Counted(test, told, totals)
+        elif known is None or not state.step or not known.is_of(test):
+            self._trials[key] = _Counted(test, trial.blank(told), totals)
+        return self._trials[key]
+
+    def _verdict(
+        self,
+        model: Model,
+        state: State,
+        candidate: Candidate,
+        totals: Mapping[str, Slice],
+        answers: Mapping[str, Answers],
+        at: float,
+        *,
+        same_routers: bool,
+    ) -> Judgement:
+        """Answer the verdict on one candidate by its checks, from what it and stable had since the last look."""
+        assert state.stable is not None  # noqa: S101 - the caller checked it
+        assert state.rollout is not None  # noqa: S101 - the caller checked it
+        key, revision, stable = (model.namespace, model.name), candidate.revision, state.stable.revision
+        subject = revision, stable, model.plan.bounds, state.rollout.judged_since
+        mine, theirs = (self._figures(model, each, LIVE_SECONDS) for each in (revision, stable))
+        copies = sum(self._figures(model, each, LIVE_SECONDS).in_flight for each in mirror_names(revision))
+        in_flight = (mine.in_flight + copies, theirs.in_flight) if mine.reliable and same_routers else None
+        got = Got(totals[revision], totals[stable], in_flight=in_flight, at=at)
+        known, evidence = self._evidence[key].get(revision, (None, None))
+        if evidence is None or known != subject or not state.step:
+            before = self._figures(model, stable, HISTORY_SECONDS)
+            evidence = Evidence.begin(model.plan, state.step, got, Slice(0.0, 0.0, before.counts, before.latency))
+        anew = not state.step or (known is not None and known[3] != subject[3])
+        if not state.step:  # what callers get from its first request on counts, however soon they all wait for it
+            self._evidence[key][revision] = subject, evidence
+            return UNJUDGED
+        live = state.rollout.step_since is not None
+        evidence = evidence.add(state.step, got, live=live, alone=live and candidate.weight == 100)
+        self._evidence[key][revision] = subject, evidence
+        judgement = judge(evidence, model.plan, reliable=mine.reliable, answers=answers)
+        if model.plan.agreement is None:
+            return judgement
+        return together(judgement, self._agreement(model, state, model.plan.agreement, at, live=live, anew=anew))
 
     def _agreement(self, model: Model, state: State, bound: AgreementBound, at: float, *, live: bool, anew: bool) -> Judgement:
         """Answer the verdict on how far the answers of both agree."""
@@ -102,22 +168,24 @@ class Judges:
         self._agreements[key] = (state.stable, state.candidate, bound), evidence
         return judge_agreement(evidence, age_seconds=compared.age_seconds, tests=len(model.plan.bounds) + 1)
 
-    def _answers(self, model: Model, state: State, rollout: RolloutStatus, at: float) -> Mapping[str, Answers]:
-        """Answer what was said of the candidate at the step under way. Nobody is asked before its weight is live."""
-        key = model.namespace, model.name
+    def _answers(self, model: Model, state: State, candidate: Candidate, before: TrialStatus, at: float) -> Mapping[str, Answers]:
+        """Answer what was said of a candidate at the step under way. Nobody is asked before its weight is live."""
+        key, rollout = (model.namespace, candidate.revision), state.rollout
+        assert rollout is not None  # noqa: S101 - the caller checked it
+        assert state.stable is not None  # noqa: S101 - the caller checked it
         if not state.step or rollout.step_since is None or not model.plan.step(state.step).judged:
             self._pollers.forget(key)
             return {}
-        assert state.candidate is not None  # noqa: S101 - the caller checked it
-        assert state.stable is not None  # noqa: S101 - the caller checked it
-        revision, version, stable = state.candidate.revision, state.candidate.version, state.stable.revision
-        subject = Subject(model.namespace, model.name, revision, version, stable, state.step, state.weight)
+        target, stable = candidate.target, state.stable.revision
+        subject = Subject(model.namespace, model.name, target.revision, target.version, stable, state.step, candidate.weight)
         checks, waited = model.plan.polled, dict[str, float]()
         metric = model.plan.trial.metric if model.plan.trial is not None else None
-        if metric is not None and 0 < state.weight < 100:  # both arms have callers
-            before, _ = self._trials[key]
-            since = (rollout.step_since, rollout.judged_since, trial.metric_of(metric, before).last_asked)
-            waited[METRIC] = at - max(to_datetime(each).timestamp() for each in since if each is not None)
+        if metric is not None and 0 < candidate.weight < 100:  # both have callers
+            asked = next(
+                (trial.metric_of(metric, arm).last_asked for arm in before.arms if arm.revision == target.revision), None
+            )
+            moments = (rollout.step_since, rollout.judged_since, asked)
+            waited[METRIC] = at - max(to_datetime(each).timestamp() for each in moments if each is not None)
             checks = (*checks, metric)
         answers = dict(self._pollers.follow(key, round_of(rollout), subject, checks, waited))
         jobs = (check for check in model.plan.polled if isinstance(check.ask, Task))

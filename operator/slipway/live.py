@@ -27,8 +27,9 @@ def roles(store: Store) -> Iterator[Role]:
     for obj in store.all(MODEL_DEPLOYMENT):
         status = obj.get("status") or {}
         for role in ("stable", "candidate"):
-            if status.get(role):
-                yield Role(obj["metadata"]["namespace"], obj["metadata"]["name"], role, status[role])
+            for each in (status.get(role), *(status.get("arms", ()) if role == "candidate" else ())):
+                if each:
+                    yield Role(obj["metadata"]["namespace"], obj["metadata"]["name"], role, each)
 
 
 def rolling(store: Store, namespace: str) -> bool:

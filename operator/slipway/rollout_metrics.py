@@ -1,6 +1,7 @@
 """The operator's metrics of rollouts: where each stands that is under way, and how those of this process ended."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -55,6 +56,11 @@ class RolloutMetrics:
         return reason if reason in self._reasons else "Other"
 
 
+def _name(check: Mapping[str, Any]) -> str:
+    """Name a check; where several candidates are tried, with whose it is."""
+    return f"{check['name']} of {check['revision']}" if check.get("revision") else check["name"]
+
+
 class _UnderWay(Collector):
     """A ModelDeployment without a candidate has no series."""
 
@@ -82,11 +88,11 @@ class _UnderWay(Collector):
             which = [obj["metadata"]["namespace"], obj["metadata"]["name"]]
             step.add_metric(which, rollout.get("step", 0))
             steps.add_metric(which, rollout.get("steps", 0))
-            asked.add_metric(which, candidate.get("weight", 0))
+            asked.add_metric(which, sum(each.get("weight", 0) for each in (candidate, *status.get("arms", ()))))
             live.add_metric(which, rollout.get("liveWeight", 0))
             for condition in status.get("conditions", ()):
                 if condition["type"] == ConditionType.PROGRESSING:
                     reason.add_metric([*which, condition["reason"]], 1)
-            for name, verdict in {each["name"]: each["verdict"] for each in rollout.get("checks", ())}.items():
+            for name, verdict in {_name(each): each["verdict"] for each in rollout.get("checks", ())}.items():
                 check.add_metric([*which, name, verdict], 1)
         yield from (step, steps, asked, live, reason, check)

@@ -10,6 +10,7 @@ from tests.e2e.test_canary import (
     ANSWERS,
     ERRS,
     ROUTERS,
+    Seen,
     Watched,
     answers_of,
     assert_weight,
@@ -159,35 +160,77 @@ def test_a_failure_pauses(shared_namespace: Namespace, request: pytest.FixtureRe
     assert churn.status["history"][0]["message"] == "aborted by ops-1"
 
 
-def test_ab_by_cookie(shared_namespace: Namespace, request: pytest.FixtureRequest) -> None:
-    """Callers stay with the arm that their first request got, through a router that dies; the better arm is promoted."""
-    churn = serve(shared_namespace, request, misbehaving(shared_namespace, "ab", NOW_AND_THEN))
-    stable = churn.revision
-    test = {"weight": 50, "cookie": {"name": "arm"}, "duration": "1h"}
+def test_ab_of_three_by_cookie(shared_namespace: Namespace, request: pytest.FixtureRequest) -> None:
+    """Callers stay with the arm of their first request, though a router dies and a bad arm goes alone; the best is promoted."""
+    now_and_then = "import random; assert x[0, 0] != 1 or random.random() > 0.05"
+    churn = serve(shared_namespace, request, misbehaving(shared_namespace, "ab", now_and_then))
+    stable, fails = churn.revision, misbehaving(shared_namespace, "bad", "assert x[0, 0] != 1")["model"]
+    arms = [{"weight": 20, "model": fails}, {"weight": 25, "model": models.spec(2)["model"]}]
+    test = {"weight": 25, "arms": arms, "cookie": {"name": "arm"}, "confidence": "99.9%", "duration": "1h"}
+    asked_for = by(misbehaving(shared_namespace, "alike", now_and_then), "ABTest", abTest=test, promotion="Manual")
+    churn.apply({**asked_for, "rollout": {**asked_for["rollout"], "checks": [{"errorRate": {"max": "20%"}}]}})
+    watched = Watched(churn)
+    status = watched.await_live(1).status
+    alike, bad, good = tried = [each["revision"] for each in (status["candidate"], *status["arms"])]
+    assert [each["ready"] for each in (status["candidate"], *status["arms"])] == [1, 1, 1]
+
+    callers = callers_of(churn)
+    assert callers.keys() == {stable, *tried}, "sixty callers, and none of them has this arm"
+    assert all(cookie.startswith(f"arm-{alike}=") for cookie in callers.values())
+    victim, *_ = churn.namespace.all("pods", ROUTERS)
+    churn.namespace.delete("pods", victim["metadata"]["name"], gracePeriodSeconds=0)
+    assert_they_stay(churn, callers)
     with load_on(churn) as load:
-        churn.apply(
-            {**models.spec(2), "rollout": {"strategy": "ABTest", "abTest": test, "minRequests": 500, "promotion": "Manual"}}
-        )
-        watched = Watched(churn)
-        candidate = watched.await_live(1).status["candidate"]["revision"]
-        arms = dict[str, str]()
-        for answer in (asked(churn) for _ in range(16)):
-            cookie = answer["headers"]["set-cookie"].partition(";")[0]
-            assert cookie.startswith(f"arm-{candidate}=")
-            arms[answer["headers"]["x-slipway-revision"]] = cookie
-        assert arms.keys() == {stable, candidate}, "sixteen callers, and all in one arm"
-        victim, *_ = churn.namespace.all("pods", ROUTERS)
-        churn.namespace.delete("pods", victim["metadata"]["name"], gracePeriodSeconds=0)
-        for revision, cookie in arms.items():
-            answers = [asked(churn, cookie=cookie) for _ in range(4)]
-            assert {answer["headers"]["x-slipway-revision"] for answer in answers} == {revision}
-            assert not any("set-cookie" in answer["headers"] for answer in answers)
-        won = watched.await_(lambda seen: seen.status["rollout"].get("trial", {}).get("winner") == "candidate", "it wins", 90)
-        assert "fewer errors than stable" in won.status["rollout"]["trial"]["statement"]
-        watched.await_(lambda seen: seen.status["phase"] == "Paused", "a person has the last word")
+        gone = watched.await_(lambda seen: bool(withdrawn(seen)), "one goes alone")
+        assert withdrawn(gone) == [bad]
+        assert [each["revision"] for each in (gone.status["candidate"], *gone.status["arms"])] == [alike, good]
+        watched.await_(lambda seen: condition_of(churn.object, "RoutesLive")["status"] == "True", "its callers have stable")
+        assert_they_stay(churn, {each: callers[each] for each in (stable, alike, good)})
+        assert_they_stay(churn, {stable: callers[bad]})
+        before = load.now()
+        load.reach(before.requests + ANSWERS)
+        for revision, weight in ((alike, 25), (good, 25), (stable, 50), (bad, 0)):
+            assert_weight(before, load.now(), revision, weight)
+        won = watched.await_(lambda seen: seen.status["phase"] == "Paused", "a person has the last word", 120)
+        told = {arm["revision"]: arm for arm in won.status["rollout"]["trial"]["arms"]}
+        assert [told[each].get("verdict") for each in (alike, good)] == [None, "Better"]
+        assert "fewer errors than stable" in told[good]["statement"]
         use(churn, "Promote")
-        watched.await_(lambda seen: seen.status["stable"]["revision"] == candidate, "it is promoted")
+        watched.await_(lambda seen: seen.status["stable"]["revision"] == good, "the best is promoted")
+    churn.await_ready()
+    assert (condition_of(churn.object, "Progressing")["reason"], churn.status["pinned"]["won"]) == ("WonABTest", True)
     assert not any(answer.startswith("503") for answer in load.report.answers), load.report.failures
+    history = [(entry["revision"], entry["outcome"]) for entry in churn.status["history"]]
+    assert history == [(good, "Served"), (alike, "Superseded"), (bad, "Failed"), (stable, "Served")]
+
+
+def withdrawn(seen: Seen) -> list[str]:
+    """Answer the arms of an A/B test that were withdrawn while others went on."""
+    trial = (seen.status.get("rollout") or {}).get("trial") or {"arms": []}
+    return [arm["revision"] for arm in trial["arms"] if arm.get("reason")]
+
+
+def callers_of(model: Model) -> dict[str, str]:
+    """Answer the cookie of one caller of each revision, of sixty who ask for the first time. No model fails what they ask."""
+    callers = dict[str, str]()
+    for answer in model.namespace.caller().ask_all(*[harmless(model)] * 60):
+        assert answer["status"] == 200, answer
+        callers[answer["headers"]["x-slipway-revision"]] = answer["headers"]["set-cookie"].partition(";")[0]
+    return callers
+
+
+def assert_they_stay(model: Model, callers: Object) -> None:
+    """Assert that each caller has answers of the same revision again, and is given no other cookie."""
+    for revision, cookie in callers.items():
+        answers = model.namespace.caller().ask_all(*[harmless(model, cookie=cookie)] * 4)
+        assert {answer["headers"]["x-slipway-revision"] for answer in answers} == {revision}
+        assert not any("set-cookie" in answer["headers"] for answer in answers)
+
+
+def harmless(model: Model, **headers: str) -> Asked:
+    """Answer a request that begins with another number than those of the load."""
+    url = f"http://{model.name}.{model.namespace.name}/v2/models/{model.name}/infer"
+    return Asked(url, models.BODY.replace("[1,2,3,4]", "[2,2,3,4]").encode(), headers)
 
 
 def test_answers_are_compared(shared_namespace: Namespace, request: pytest.FixtureRequest) -> None:

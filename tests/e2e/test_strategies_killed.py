@@ -63,7 +63,8 @@ def weight_of(seen: Seen, revision: str) -> int:
 def counts_of(seen: Seen) -> tuple[int, ...]:
     """Answer requests and errors of both arms of an A/B test, as status tells them; none without a test."""
     trial = (seen.status.get("rollout") or {}).get("trial")
-    return tuple(trial[arm][count] for arm in ("candidate", "stable") for count in ("requests", "errors")) if trial else ()
+    counted = [*trial["arms"], trial["stable"]] if trial else []
+    return tuple(each[count] for each in counted for count in ("requests", "errors"))
 
 
 def routed(namespace: Namespace, what: str) -> bool:
@@ -71,6 +72,7 @@ def routed(namespace: Namespace, what: str) -> bool:
     return f'"{what}"' in namespace.get("configmaps", ROUTER)["data"]["routes.json"]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str.lower)
 def test_whoever_dies(shared_namespace: Namespace, operator: Operator, request: pytest.FixtureRequest, strategy: str) -> None:
     """The operator dies as the candidate is made, amid its step beside a router, and at the switch: it is promoted once."""
@@ -187,6 +189,7 @@ def await_gone(namespace: Namespace, **names: str) -> None:
         await_(lambda plural=plural, name=name: namespace.find(plural, name) is None, f"{plural}/{name} is gone")
 
 
+@pytest.mark.alone
 def test_a_blue_green_is_aborted(shared_namespace: Namespace, operator: Operator) -> None:
     """The word is given while nobody leads: it is obeyed once, and the same spec applied again tries nothing again."""
     churn = shared_namespace.serve("steady", models.spec(2))

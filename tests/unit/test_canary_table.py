@@ -9,12 +9,13 @@ from tests.unit.test_rollout_table import NOW, A, B, C, router, routes, world
 
 from slipway.api.rollout import Rollout
 from slipway.api.status import RolloutStatus
+from slipway.core.capacity import replicas
 from slipway.core.clock import stamp
 from slipway.core.observation import RevisionSeen, RoutesSeen, Symptom
-from slipway.core.plan import Judgement, Plan, Step, Verdict, plan, replicas_for
+from slipway.core.plan import Judged, Judgement, Plan, Step, Verdict, plan, replicas_for
 from slipway.core.revision import Target
-from slipway.core.rollout import decide, replicas, wake_after
-from slipway.core.state import State, World
+from slipway.core.rollout import decide, wake_after
+from slipway.core.state import Candidate, State, World
 
 PLAN = Plan((Step(5, 60, judged=True), Step(50, 120, judged=True), Step(100)), step_seconds=3600)
 PASS = Judgement(Verdict.PASS, "Passed", "all checks pass")
@@ -26,7 +27,7 @@ def at(step: int, live_for: float | None, stable: Target | None = A) -> State:
     """Answer a canary of B at a step whose weight has been live for so many seconds, or is not yet."""
     since = None if live_for is None else stamp(NOW - timedelta(seconds=live_for))
     rolling = RolloutStatus(revision=B.revision, since=stamp(NOW - timedelta(seconds=9999)), step=step, steps=3, step_since=since)
-    return State(stable=stable, candidate=B, weight=PLAN.step(step).weight if step else 0, rollout=rolling)
+    return State(stable=stable, candidates=(Candidate(B, PLAN.step(step).weight if step else 0),), rollout=rolling)
 
 
 def seen(
@@ -37,7 +38,7 @@ def seen(
     plan: Plan = PLAN,
     **pods: int,
 ) -> World:
-    return replace(world(target, written, **{"a": 1, "b": 1, **pods}), plan=plan, judgement=judgement)
+    return replace(world(target, written, **{"a": 1, "b": 1, **pods}), plan=plan, judged=Judged({"m-b": judgement}))
 
 
 BEFORE = {"m-a": 100}
@@ -183,7 +184,7 @@ def test_the_first_revision_of_all_has_no_steps() -> None:
 
 def test_a_step_without_a_hold_ends_at_once_at_whatever_part_of_a_second() -> None:
     between = replace(seen(ALL, plan=Plan()), now=NOW + timedelta(milliseconds=10))
-    assert decide(replace(at(1, None), weight=100), between).stable == B
+    assert decide(replace(at(1, None), candidates=(Candidate(B, 100),)), between).stable == B
 
 
 def test_a_step_is_looked_at_every_second() -> None:

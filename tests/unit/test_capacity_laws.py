@@ -6,11 +6,11 @@ from datetime import timedelta
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, rule
-from tests.unit.test_rollout_laws import CANARY, OTHER, PASS, WAIT, Canaries, Router
+from tests.unit.test_rollout_laws import PLANS, Canaries, Router
 
-from slipway.core import rollout
+from slipway.core import capacity
 from slipway.core.observation import RevisionSeen
-from slipway.core.plan import IMMEDIATE, Plan, replicas_for
+from slipway.core.plan import Plan, replicas_for
 from slipway.core.revision import Target
 from slipway.core.state import World
 
@@ -31,7 +31,7 @@ class Scaled(Canaries):
         self.wanted: dict[str, int] = {}
         super().start(routers)
 
-    @rule(plan=st.sampled_from([IMMEDIATE, CANARY, OTHER]))
+    @rule(plan=st.sampled_from(PLANS))
     def rollout_settings_change(self, plan: Plan) -> None:
         self.plan = plan
 
@@ -43,7 +43,7 @@ class Scaled(Canaries):
             self.pods_are_enough_for_the_weight()
 
     def act(self, data: st.DataObject, likely: st.SearchStrategy[bool]) -> None:
-        self.judgement = data.draw(st.sampled_from([PASS, PASS, WAIT]), label="measured")
+        self.measure(data)
         self.now += timedelta(seconds=data.draw(st.sampled_from([0, 40, 40]), label="seconds"))
         for revision, ready in self.pods.items():
             missing = self.wanted[revision] - ready
@@ -65,7 +65,7 @@ class Scaled(Canaries):
     def reconcile(self) -> None:
         super().reconcile()
         world = self.world()
-        self.wanted = {revision: rollout.replicas(self.state, world, revision) for revision in self.pods}
+        self.wanted = {revision: capacity.replicas(self.state, world, revision) for revision in self.pods}
         self.pods = {revision: min(ready, self.wanted[revision]) for revision, ready in self.pods.items()}
 
     def world(self) -> World:
@@ -88,7 +88,7 @@ class Scaled(Canaries):
 
     def finish(self, target: Target) -> None:
         """Let everything work until a revision is served."""
-        self.target, self.judgement, self.plan = target, PASS, self.last_plan
+        self.target, self.verdicts, self.plan = target, {}, self.last_plan
         for _ in range(24):
             self.reconcile()
             self.write_routes()
@@ -105,4 +105,4 @@ class Scaled(Canaries):
 
 
 TestScaled = Scaled.TestCase
-TestScaled.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestScaled.settings = settings(max_examples=100, stateful_step_count=40)

@@ -22,7 +22,7 @@ from slipway.api.status import Request, Status, Verb
 from slipway.core.observation import Symptom
 from slipway.core.report import Subject, report
 from slipway.core.rollout import decide
-from slipway.core.state import State, World
+from slipway.core.state import Candidate, State, World
 from slipway.kubectl.verbs import Wanted, outcome, refusal, request
 
 SUBJECT = Subject("m", "ns", 1)
@@ -113,7 +113,7 @@ def test_no_way_back_while_the_spec_cannot_be_read() -> None:
         (at(1, 5), replace(seen(FIVE), replicas=4), Verb.PROMOTE, False, "m-b (version b) leaves step 1 as soon as"),
         (at(1, 5), seen(FIVE), Verb.PROMOTE, True, "m-b (version b) skips all steps that are left"),
         (
-            with_rollout(replace(at(3, 5), weight=100), paused=True),
+            with_rollout(replace(at(3, 5), candidates=(Candidate(B, 100),)), paused=True),
             seen(ALL),
             Verb.PROMOTE,
             False,

@@ -14,18 +14,24 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from slipway.core import rollout, routing
 from slipway.core.observation import RevisionSeen, RouterSeen
-from slipway.core.plan import IMMEDIATE, Judgement, Plan, Step, Verdict
+from slipway.core.plan import IMMEDIATE, Arm, Judged, Judgement, Plan, Step, Trial, Verdict
 from slipway.core.revision import Target
 from slipway.core.routing import RouterState, Wanted
 from slipway.core.state import State, World
-from slipway.core.steering import UNSTEERED, Steering
+from slipway.core.steering import UNSTEERED, Steering, Sticky
+from slipway.core.verbs import aim, plan_in_force
 
 REVISIONS = ("m-a", "m-b", "m-c")
+ARMS = tuple(Arm(Target(f"m-{letter}", "", None), weight) for letter, weight in (("c", 20), ("x", 15), ("y", 25)))
 TIMEOUT, DEADLINE = 30.0, 600.0
 CANARY = Plan((Step(5, 30, judged=True), Step(50, 90, judged=True), Step(100)), step_seconds=300)
 SHADOW = Plan((Step(0, 30, judged=True, mirror=20), Step(20, 10, pause_seconds=60, replicas=1), Step(100)), pauses=True)
 BLUE_GREEN = Plan((Step(0, 40, judged=True, share=100), Step(100)), proportional=True, preview=True, keep_seconds=50)
 OTHER = Plan((Step(20, 60, judged=True), Step(50), Step(100, 30, judged=True)), step_seconds=300)
+# Of the arms one is what the spec may ask for itself, or what serves.
+TESTED = Plan((Step(40, 30, judged=True), Step(100)), step_seconds=300, trial=Trial(), sticky=Sticky("x-user"), arms=ARMS[:1])
+TESTED_ALL = replace(TESTED, steps=(Step(80, 20, judged=True, pause_seconds=40), Step(100)), arms=ARMS)
+PLANS = (IMMEDIATE, CANARY, OTHER, TESTED, TESTED_ALL)
 PASS = Judgement(Verdict.PASS, "Passed", "all checks pass")
 WAIT = Judgement(Verdict.WAIT, "InsufficientRequests", "too few")
 FAIL = Judgement(Verdict.FAIL, "ErrorRate", "too many errors")
@@ -54,6 +60,18 @@ class Router:
         return revision in self.weights or revision == self.steering.revision
 
 
+def rolling(state: State) -> tuple[object, ...]:
+    """Answer what tells one rollout from another, and from one with other arms."""
+    told = state.rollout
+    if told is None or not state.candidates:
+        return ()
+    return told.revision, told.since, *(arm.revision for arm in (told.trial.arms if told.trial is not None else ()))
+
+
+def _each_percent(places: list[tuple[str, int]]) -> list[str]:
+    return [revision for revision, percent in places for _ in range(percent)]
+
+
 class Rollouts(RuleBasedStateMachine):
     """The operator, its objects and the cluster."""
 
@@ -69,9 +87,10 @@ class Rollouts(RuleBasedStateMachine):
         self.pods: dict[str, int] = {}
         self.lost = False
         self.broken: set[str] = set()
-        self.judgement = PASS
+        self.verdicts: dict[str, Judgement] = {}
         self.plan = IMMEDIATE
         self.live_since: datetime | None = None
+        self.one_left = False
 
     # What the world does
 
@@ -101,12 +120,14 @@ class Rollouts(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
 
-    @rule()
-    def candidate_is_found_bad(self) -> None:
-        self.judgement = FAIL
+    @precondition(lambda self: self.state.candidates)
+    @rule(data=st.data())
+    def candidate_is_found_bad(self, data: st.DataObject) -> None:
+        found = data.draw(st.sampled_from([each.revision for each in self.state.candidates]))
+        self.verdicts = {each.revision: FAIL if each.revision == found else WAIT for each in self.state.candidates}
         self.reconcile()
 
-    @rule(plan=st.sampled_from([IMMEDIATE, CANARY, OTHER, SHADOW, BLUE_GREEN]))
+    @rule(plan=st.sampled_from([*PLANS, SHADOW, BLUE_GREEN]))
     def rollout_settings_change(self, plan: Plan) -> None:
         self.plan = plan
 
@@ -119,7 +140,7 @@ class Rollouts(RuleBasedStateMachine):
     def turn(self, data: st.DataObject) -> None:
         """The operator acts, and of all that would follow some things happen: mostly all, for deep states are rare otherwise."""
         likely = st.sampled_from([True, True, False])
-        self.judgement = data.draw(st.sampled_from([PASS, PASS, WAIT]), label="measured")
+        self.measure(data)
         self.now += timedelta(seconds=data.draw(st.sampled_from([0, 1, 40]), label="seconds"))
         for revision in self.pods:
             if revision not in self.broken and data.draw(likely, label=f"{revision} ready"):
@@ -133,6 +154,13 @@ class Rollouts(RuleBasedStateMachine):
         for router in self.routers:
             if router.up and data.draw(likely, label="routes taken over"):
                 router.loaded = self.written
+
+    def measure(self, data: st.DataObject) -> None:
+        """Of several candidates one passes at the most, and one may fail."""
+        names = [each.revision for each in self.state.candidates]
+        passes = data.draw(st.sampled_from([*names, *names, None] if names else [None]), label="passes")
+        fails = data.draw(st.sampled_from([*names, None, None]), label="fails") if len(names) > 1 else None
+        self.verdicts = {name: FAIL if name == fails else PASS if name == passes else WAIT for name in names}
 
     def _look(self, router: Router) -> None:
         router.up, router.loaded = True, self.written
@@ -154,17 +182,26 @@ class Rollouts(RuleBasedStateMachine):
 
     def write_routes(self) -> None:
         known = self.state.active or "m" not in self.written.routes
-        steering = self.state.steering(self.plan) if self.target is not None else self.written_steering()
-        want = Wanted(self.state.weights, dict.fromkeys(self.state.active, 8080), steering=steering)
+        plan = plan_in_force(self.state, self.spec_plan())
+        steering = self.state.steering(plan) if self.target is not None else self.written_steering()
+        want = Wanted(self.state.weights, dict.fromkeys(self.state.active, 8080), steering=steering, hold=self.holds())
         live = max(router.loaded.version for router in self.routers)
         now_ms = int(self.now.timestamp() * 1000)
         self.written = routing.plan(self.written, {"m": want} if known else {}, [] if known else ["m"], live, now_ms)
 
+    def holds(self) -> bool:
+        """Tell whether requests may wait for a first pod."""
+        return False
+
     def written_steering(self) -> Steering:
         """Answer what is steered while the spec cannot be read: what was, to the same candidate."""
-        route, candidate = self.written.routes.get("m"), self.state.candidate
+        route = self.written.routes.get("m")
         was = route.wanted.steering if route else UNSTEERED
-        return was if candidate is not None and candidate.revision == was.revision else UNSTEERED
+        return was if was.revision in [each.revision for each in self.state.candidates] else UNSTEERED
+
+    def spec_plan(self) -> Plan:
+        """Answer the plan of a spec that can be read: no arm is what it asks for anyhow."""
+        return self.plan.without(self.target.revision) if self.target is not None else IMMEDIATE
 
     def world(self) -> World:
         seen = tuple(
@@ -174,35 +211,58 @@ class Rollouts(RuleBasedStateMachine):
             target=self.target,
             replicas=1,
             revisions={name: RevisionSeen(1, int(ready)) for name, ready in self.pods.items()},
-            known={name: Target(name, "", None) for name in REVISIONS},
+            known={name: Target(name, "", None) for name in (*REVISIONS, "m-x", "m-y", "m-e")},
             routes=routing.seen(self.written, "m", seen, None),
             deadline_seconds=DEADLINE,
             timeout_seconds=TIMEOUT,
             now=self.now,
-            plan=self.plan if self.target is not None else IMMEDIATE,
-            judgement=self.judgement,
+            plan=self.spec_plan(),
+            judged=Judged(dict(self.verdicts)),
         )
 
     # The laws
 
     def check_step(self, before: State, world: World) -> None:
-        """A step's weight rises only when the step before was live for its hold, and its candidate passed."""
-        same = before.candidate is not None and self.state.candidate == before.candidate
+        """A candidate's weight rises only when the step before was live for its hold, and the candidate passed."""
+        world, after = aim(before, world), self.state
+        if before.rollout is not None and rolling(before) == rolling(after) and len(after.candidates) < len(before.candidates):
+            self.check_withdrawal(before, world)
         live = {name: weight for name, weight in before.weights.items() if weight}, before.steering(world.plan)
-        if not before.step or before.rollout is None or all(router.weights != live[0] for router in self.routers):
+        as_asked = all((router.weights, router.steering) == live for router in self.routers)
+        self.one_left = self.one_left and not as_asked
+        elsewhere = not self.one_left and all(router.weights != live[0] for router in self.routers)
+        if not before.step or before.rollout is None or elsewhere:
             self.live_since = None
-        elif self.live_since is None and all((router.weights, router.steering) == live for router in self.routers):
+        elif self.live_since is None and as_asked:
             self.live_since = self.now
+        self.one_left = self.one_left or (rolling(before) == rolling(after) and len(after.candidates) < len(before.candidates))
         promoted = before.stable is not None and before.step and self.state.stable == before.candidate
-        if not promoted and (not same or not before.step or self.state.weight <= before.weight):
+        had = {each.revision: each.weight for each in before.candidates}
+        more = [each.revision for each in after.candidates if each.weight > had.get(each.revision, 0)]
+        if not promoted and (rolling(before) != rolling(after) or not before.step or not more):
             return
-        assert self.state.rollout is None or not self.state.rollout.paused, "a paused rollout went on"
+        assert after.rollout is None or not after.rollout.paused, "a paused rollout went on"
         step = world.plan.step(rollout.align(before, world).step if rollout.align(before, world) else before.step)
         assert self.live_since is not None, "more weight before the last was live in every router"
         held = (self.now - self.live_since).total_seconds()
         assert held >= step.hold_seconds + step.pause_seconds, "a step ended before its hold and its pause"
-        assert not step.judged or self.judgement.verdict == Verdict.PASS, "more weight without a verdict"
-        self.live_since = None
+        passed = all(world.judged.of(revision).verdict == Verdict.PASS for revision in more or [before.candidate.revision])
+        assert not step.judged or passed, "more weight without a verdict"
+        self.live_since, self.one_left = None, False
+
+    def check_withdrawal(self, before: State, world: World) -> None:
+        """Of several candidates one goes alone: the others keep their weight and their callers, stable has its own."""
+        after = self.state
+        if after.weight > before.weight or not after.candidates:
+            return
+        weights = {each.revision: each.weight for each in after.candidates}
+        assert weights.items() <= {each.revision: each.weight for each in before.candidates}.items(), "others are touched"
+        was, is_ = (state.steering(world.plan).sticky for state in (before, after))
+        if was is None or is_ is None or not before.weights or before.stable is None:
+            return
+        callers = zip(_each_percent(was.places(before.weights)), _each_percent(is_.places(after.weights)), strict=True)
+        for had, has in callers:
+            assert has == had or (had not in weights and has == before.stable.revision), f"a caller of {had} moves to {has}"
 
     @invariant()
     def weights_sum_to_100_or_nothing_serves(self) -> None:
@@ -223,11 +283,11 @@ class Rollouts(RuleBasedStateMachine):
 
     @invariant()
     def roles_are_distinct(self) -> None:
-        assert len(self.state.active) == len(set(self.state.active))
+        assert len(self.state.active) == len(set(self.state.active)), "a revision has two roles"
 
     def finish(self, target: Target) -> None:
         """Let everything work until a revision is served."""
-        self.target, self.judgement, self.plan = target, PASS, self.last_plan
+        self.target, self.verdicts, self.plan = target, {}, self.last_plan
         for _ in range(24):
             self.reconcile()
             self.write_routes()
@@ -259,7 +319,26 @@ class Canaries(Rollouts):
         self.target = Target("m-b", "", None)
 
 
+class Trials(Canaries):
+    """The same, from the moment that an A/B test of three arms is asked for."""
+
+    last_plan = TESTED_ALL
+
+    @initialize(routers=st.integers(1, 3))
+    def start(self, routers: int) -> None:
+        super().start(routers)
+        self.plan = TESTED_ALL
+
+    @rule(data=st.data(), turns=st.integers(1, 6))
+    def turn(self, data: st.DataObject, turns: int) -> None:
+        """The operator acts some times, and each time some of all that would follow happens."""
+        for _ in range(turns):
+            super().turn(data)
+
+
+TestTrials = Trials.TestCase
+TestTrials.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestCanaries = Canaries.TestCase
-TestCanaries.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestCanaries.settings = settings(max_examples=200, stateful_step_count=40)
 TestRollouts = Rollouts.TestCase
-TestRollouts.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestRollouts.settings = settings(max_examples=300, stateful_step_count=40)

@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from slipway.api.status import Draining, RolloutStatus
+from slipway.api.status import Draining, RolloutStatus, ScalingStatus
+from slipway.core.capacity import replicas
 from slipway.core.clock import stamp
 from slipway.core.observation import RevisionSeen, RouterSeen, RoutesSeen, Symptom
+from slipway.core.plan import Plan, Step
 from slipway.core.revision import Target
 from slipway.core.rollout import decide, wake_after
-from slipway.core.state import State, World
+from slipway.core.state import Candidate, State, World
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A, B, C = (Target(f"m-{letter}", letter, None) for letter in "abc")
@@ -47,18 +50,28 @@ def draining(revision: Target, age: float | None = None) -> Draining:
 
 
 SERVING_A = State(stable=A)
-TRYING_B = State(stable=A, candidate=B, rollout=rolling(B))
-SHIFTING_B = replace(TRYING_B, weight=100)
+TRYING_B = State(stable=A, candidates=(Candidate(B),), rollout=rolling(B))
+SHIFTING_B = replace(TRYING_B, candidates=(Candidate(B, 100),))
 FAILED_B = State(stable=A, rollout=rolling(B).model_copy(update={"outcome": "Failed", "reason": "X", "message": "y"}))
 
 # name, state before, world -> (stable, candidate, weight, draining)
 TABLE = [
     ("first apply: a candidate without weight", State(), world(A, {}), (None, A, 0, [])),
-    ("first candidate ready: all weight", State(candidate=A, rollout=rolling(A)), world(A, {}, a=1), (None, A, 100, [])),
-    ("first candidate not ready: none", State(candidate=A, rollout=rolling(A)), world(A, {}, a=0), (None, A, 0, [])),
+    (
+        "first candidate ready: all weight",
+        State(candidates=(Candidate(A),), rollout=rolling(A)),
+        world(A, {}, a=1),
+        (None, A, 100, []),
+    ),
+    (
+        "first candidate not ready: none",
+        State(candidates=(Candidate(A),), rollout=rolling(A)),
+        world(A, {}, a=0),
+        (None, A, 0, []),
+    ),
     (
         "first candidate live everywhere: stable",
-        State(candidate=A, weight=100, rollout=rolling(A)),
+        State(candidates=(Candidate(A, 100),), rollout=rolling(A)),
         world(A, {"m-a": 100}, a=1),
         (A, None, 0, []),
     ),
@@ -103,7 +116,7 @@ TABLE = [
     ),
     (
         "deadline passed with nothing else to serve: goes on trying",
-        State(candidate=A, rollout=rolling(A, 9999)),
+        State(candidates=(Candidate(A),), rollout=rolling(A, 9999)),
         world(A, {}, a=0),
         (None, A, 0, []),
     ),
@@ -150,7 +163,7 @@ TABLE = [
     ("pods without a role: drained", SERVING_A, world(A, {"m-a": 100}, a=1, c=1), (A, None, 0, ["m-c"])),
     (
         "first candidate superseded: its successor starts",
-        State(candidate=A, rollout=rolling(A)),
+        State(candidates=(Candidate(A),), rollout=rolling(A)),
         world(B, {}, a=0),
         (None, B, 0, ["m-a"]),
     ),
@@ -161,6 +174,14 @@ TABLE = [
 def test_table(before: State, seen: World, after: tuple[Target | None, Target | None, int, list[str]]) -> None:
     state = decide(before, seen)
     assert (state.stable, state.candidate, state.weight, [entry.revision for entry in state.draining]) == after
+
+
+def test_a_drain_begins_anew_where_a_late_write_names_the_revision_again() -> None:
+    """The routes were being written as it was withdrawn: its weight 0 was live, and then was not."""
+    idle = State(stable=B, draining=(draining(A, 4),))
+    assert decide(idle, world(B, routes({"m-a": 20, "m-b": 80}), a=1, b=1)).draining == (draining(A),)
+    assert decide(idle, world(B, routes({"m-b": 100}, settled=False), a=1, b=1)).draining == idle.draining
+    assert decide(idle, world(B, {"m-b": 100}, a=1, b=1)).draining == ()
 
 
 def test_drain_starts_once_weight_0_is_live_in_every_router() -> None:
@@ -196,7 +217,7 @@ def test_history_tells_how_each_rollout_ended() -> None:
 def test_history_is_bounded() -> None:
     state = SERVING_A
     for _ in range(40):
-        state = replace(state, candidate=B, rollout=rolling(B))
+        state = replace(state, candidates=(Candidate(B),), rollout=rolling(B))
         state = replace(decide(state, world(A, {"m-a": 100}, a=1)), draining=())
     assert len(state.history) == 20
 
@@ -205,3 +226,35 @@ def test_wakes_at_the_deadline_and_after_the_drain() -> None:
     assert wake_after(SERVING_A, world(A, {"m-a": 100}, a=1)) is None
     assert wake_after(TRYING_B, world(B, {"m-a": 100})) == pytest.approx(599)
     assert wake_after(State(stable=B, draining=(draining(A, 1),)), world(B, {"m-b": 100})) == pytest.approx(2)
+
+
+def sized(seen: World, **more: Any) -> World:
+    """Answer a world with an objective, in which the candidate needs three times the replicas of stable."""
+    return replace(seen, replicas=2, sizes={"m-a": 2, "m-b": 6}, scaling=ScalingStatus(replicas=2), **more)
+
+
+def seeing(pods: int, written: dict[str, int] | None = None) -> World:
+    """Answer a world in which the candidate has so many pods, ready and seen by the router."""
+    seen = routes(written or {"m-a": 100}, router({"m-a": 2, "m-b": pods}))
+    revisions = {"m-a": RevisionSeen(2, 2), "m-b": RevisionSeen(pods, pods)}
+    return sized(world(B, seen), revisions=revisions)
+
+
+def test_a_slower_candidate_has_the_pods_that_it_needs_itself_before_its_weight() -> None:
+    assert replicas(TRYING_B, seeing(2), "m-a") == 2
+    assert replicas(TRYING_B, seeing(2), "m-b") == 6
+    assert decide(TRYING_B, seeing(2)).weight == 0, "as many as stable has are too few"
+    assert decide(TRYING_B, seeing(6)).weight == 100
+    live = seeing(6, {"m-b": 100})
+    promoted = decide(SHIFTING_B, live)
+    assert promoted.stable == B
+    assert replicas(promoted, live, "m-b") == 6, "it keeps them when it is stable"
+
+
+def test_under_an_objective_no_candidate_loses_pods_during_its_rollout() -> None:
+    canary = replace(TRYING_B, candidates=(Candidate(B, 10),), rollout=rolling(B).model_copy(update={"step": 1, "steps": 2}))
+    plan = Plan((Step(10), Step(20), Step(100)))
+    seen = replace(seeing(5, {"m-a": 90, "m-b": 10}), plan=plan)
+    assert replicas(canary, seen, "m-b") == 5
+    assert replicas(canary, replace(seen, scaling=None), "m-b") == 2, "its share of a fixed number"
+    assert replicas(canary, replace(seen, sizes={"m-a": 2, "m-b": 3}), "m-b") == 3, "never more than for all requests"

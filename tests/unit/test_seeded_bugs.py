@@ -10,19 +10,19 @@ import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from tests.unit.test_capacity_laws import REPLICAS, Scaled
-from tests.unit.test_rollout_laws import PASS
+from tests.unit.test_rollout_laws import Trials
 
-from slipway.core import rollout
+from slipway.core import capacity, rollout
 from slipway.core.observation import RevisionSeen
-from slipway.core.plan import Verdict, replicas_for
-from slipway.core.state import State, World
+from slipway.core.plan import Judged, Verdict, replicas_for
+from slipway.core.state import Candidate, State, World
+from slipway.core.steering import Sticky
 
 Rule = Callable[[State, World], State | None]
 # The same search each time, up to the first failure: it is known, and is not shrunk.
 SEARCH = settings(
     max_examples=500,
     stateful_step_count=40,
-    deadline=None,
     derandomize=True,
     database=None,
     phases=(Phase.generate,),
@@ -34,11 +34,9 @@ def traffic_before_readiness(advance: Rule) -> Rule:
     """Requests are shifted to pods that cannot take them yet. https://github.com/argoproj/argo-rollouts/issues/3420"""
 
     def seeded(state: State, world: World) -> State | None:
-        if state.candidate is None:
-            return None
-        name = state.candidate.revision
-        ready = {**world.revisions, name: RevisionSeen(world.replicas, world.replicas)}
-        routers = tuple(replace(router, healthy={**router.healthy, name: world.replicas}) for router in world.routes.routers)
+        all_of_them = {each.revision: world.replicas for each in state.candidates}
+        ready = {**world.revisions, **{name: RevisionSeen(pods, pods) for name, pods in all_of_them.items()}}
+        routers = tuple(replace(router, healthy={**router.healthy, **all_of_them}) for router in world.routes.routers)
         return advance(state, replace(world, revisions=ready, routes=replace(world.routes, routers=routers)))
 
     return seeded
@@ -68,7 +66,8 @@ def nothing_measured_is_success(advance: Rule) -> Rule:
     """A metric that is NaN, for nobody asked, is below its threshold. https://github.com/fluxcd/flagger/pull/1095"""
 
     def seeded(state: State, world: World) -> State | None:
-        return advance(state, replace(world, judgement=PASS) if world.judgement.verdict == Verdict.WAIT else world)
+        none_waits = {name: told for name, told in world.judged.by_revision.items() if told.verdict != Verdict.WAIT}
+        return advance(state, replace(world, judged=Judged(none_waits)))
 
     return seeded
 
@@ -78,7 +77,7 @@ def weight_0_is_dropped(judge: Rule) -> Rule:
 
     def seeded(state: State, world: World) -> State | None:
         after = judge(state, world)
-        return replace(after, weight=after.weight or state.weight) if after is not None else None
+        return replace(after, candidates=after.candidates or state.candidates) if after is not None else None
 
     return seeded
 
@@ -114,7 +113,43 @@ def a_new_version_takes_over_the_steps(supersede: Rule) -> Rule:
             return after
         taken = state.rollout.model_copy(update={"revision": world.target.revision})
         draining = tuple(entry for entry in after.draining if entry.revision != world.target.revision)
-        return replace(after, candidate=world.target, weight=state.weight, rollout=taken, draining=draining)
+        return replace(after, candidates=(Candidate(world.target, state.weight),), rollout=taken, draining=draining)
+
+    return seeded
+
+
+def an_arms_callers_are_shared_out(judge: Rule) -> Rule:
+    """What one arm had the others get: callers change their arm though nothing became of it."""
+
+    def seeded(state: State, world: World) -> State | None:
+        after = judge(state, world)
+        if after is None or not after.candidates or after.weight == state.weight:
+            return after
+        first, *others = after.candidates
+        more = replace(first, weight=first.weight + state.weight - after.weight)
+        return replace(after, candidates=(more, *others))
+
+    return seeded
+
+
+def losers_are_forgotten(advance: Rule) -> Rule:
+    """The pods of arms that did not win go while they get requests."""
+
+    def seeded(state: State, world: World) -> State | None:
+        after = advance(state, world)
+        return None if after is None else replace(after, draining=state.draining)
+
+    return seeded
+
+
+def whoever_is_first_wins(advance: Rule) -> Rule:
+    """One arm has passed, and another gets all requests."""
+
+    def seeded(state: State, world: World) -> State | None:
+        after = advance(state, world)
+        if after is None or after.weight < 100 or len(state.candidates) < 2:
+            return after
+        return replace(after, candidates=(replace(state.candidates[0], weight=100),))
 
     return seeded
 
@@ -130,7 +165,7 @@ SEEDED: list[tuple[str, Callable[[Rule], Rule], str]] = [
     ("settle", step_counted_from_when_it_was_written, ENDED_TOO_EARLY),
     ("advance", step_judged_by_a_stale_cache, ENDED_TOO_EARLY),
     ("advance", nothing_measured_is_success, "more weight without a verdict"),
-    ("judge", weight_0_is_dropped, "== 100"),
+    ("judge", weight_0_is_dropped, "two roles"),
     ("supersede", superseded_and_forgotten, GONE_TOO_EARLY),
     ("supersede", a_new_version_takes_over_the_steps, f"{SENT_TOO_EARLY}|{NEVER_SERVED}"),
 ]
@@ -138,22 +173,49 @@ SEEDED: list[tuple[str, Callable[[Rule], Rule], str]] = [
 
 @pytest.mark.parametrize(("rule", "seeded", "law"), SEEDED, ids=[seeded.__name__ for _, seeded, _ in SEEDED])
 def test_seeded(rule: str, seeded: Callable[[Rule], Rule], law: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = [each.__name__ for each in rollout.RULES].index(rule)
-    rules = (*rollout.RULES[:place], seeded(rollout.RULES[place]), *rollout.RULES[place + 1 :])
-    monkeypatch.setattr(rollout, "RULES", rules)
+    seed(monkeypatch, rule, seeded)
     with pytest.raises(AssertionError, match=law):
         run_state_machine_as_test(Scaled, settings=SEARCH)
 
 
+# The same, of A/B tests with several arms.
+ARMS: list[tuple[str, Callable[[Rule], Rule], str]] = [
+    ("judge", an_arms_callers_are_shared_out, "others are touched"),
+    ("advance", losers_are_forgotten, GONE_TOO_EARLY),
+    ("advance", whoever_is_first_wins, "more weight without a verdict|two roles"),
+]
+
+
+@pytest.mark.parametrize(("rule", "seeded", "law"), ARMS, ids=[seeded.__name__ for _, seeded, _ in ARMS])
+def test_seeded_with_arms(rule: str, seeded: Callable[[Rule], Rule], law: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed(monkeypatch, rule, seeded)
+    with pytest.raises(AssertionError, match=law):
+        run_state_machine_as_test(Trials, settings=SEARCH)
+
+
+def test_places_that_close_up_move_callers_of_other_arms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are written in the order of names: where one arm has none, all that follow move."""
+    monkeypatch.setattr(Sticky, "places", lambda _, weights: sorted(weights.items()))
+    with pytest.raises(AssertionError, match="a caller of m-"):
+        run_state_machine_as_test(Trials, settings=SEARCH)
+
+
+def seed(monkeypatch: pytest.MonkeyPatch, rule: str, seeded: Callable[[Rule], Rule]) -> None:
+    """Let a bug take the place of one rule."""
+    place = [each.__name__ for each in rollout.RULES].index(rule)
+    rules = (*rollout.RULES[:place], seeded(rollout.RULES[place]), *rollout.RULES[place + 1 :])
+    monkeypatch.setattr(rollout, "RULES", rules)
+
+
 def test_a_stable_scaled_down_with_its_share_cannot_take_all_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """A third version sends all requests to a stable of a few pods. https://github.com/argoproj/argo-rollouts/issues/3372"""
-    decided = rollout.replicas
+    decided = capacity.replicas
 
     def seeded(state: State, world: World, revision: str) -> int:
         if state.stable is not None and state.candidate is not None and revision == state.stable.revision:
             return replicas_for(100 - state.weight, REPLICAS)
         return decided(state, world, revision)
 
-    monkeypatch.setattr(rollout, "replicas", seeded)
+    monkeypatch.setattr(capacity, "replicas", seeded)
     with pytest.raises(AssertionError, match=f"of the {REPLICAS} pods for it|in the middle of a rollout|'m-e': {REPLICAS}"):
         run_state_machine_as_test(Scaled, settings=SEARCH)

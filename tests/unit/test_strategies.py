@@ -13,13 +13,15 @@ from tests.unit.test_rollout_table import NOW, A, B, router
 from slipway.api.rollout import Rollout
 from slipway.api.status import Draining, Request, RolloutStatus, Verb
 from slipway.core import routing
+from slipway.core.capacity import replicas
 from slipway.core.clock import stamp
 from slipway.core.observation import RoutesSeen
 from slipway.core.plan import Plan, Step, plan
-from slipway.core.rollout import awaits_word, decide, replicas, wake_after
+from slipway.core.rollout import decide, wake_after
 from slipway.core.routing import RouterState, Wanted
-from slipway.core.state import State, World
+from slipway.core.state import Candidate, State, World
 from slipway.core.steering import UNSTEERED, Match, Steering, Sticky
+from slipway.core.step import awaits_word
 from slipway.manifests import envoy
 from slipway.settings import Settings
 
@@ -74,7 +76,7 @@ def at(step: int, plan: Plan, live_for: float | None = None, **rollout: Any) -> 
     since = None if live_for is None else stamp(NOW - timedelta(seconds=live_for))
     told = {"revision": "m-b", "since": stamp(NOW), "step": step, "steps": len(plan.steps), "step_since": since, **rollout}
     weight = rollout.get("weight_set", plan.step(step).weight if step else 0)
-    return State(stable=A, candidate=B, weight=weight, rollout=RolloutStatus(**told))
+    return State(stable=A, candidates=(Candidate(B, weight),), rollout=RolloutStatus(**told))
 
 
 def given(written: dict[str, int], steering: Steering = UNSTEERED) -> RoutesSeen:
@@ -171,7 +173,7 @@ TABLE: list[tuple[str, State, World, tuple[Any, Any, int, int, bool]]] = [
 @pytest.mark.parametrize(("before", "view", "after"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_table(before: State, view: World, after: tuple[Any, Any, int, int, bool]) -> None:
     if before.rollout is not None and before.rollout.weight_set not in (None, before.weight):
-        before = replace(before, weight=view.plan.step(before.step).weight)
+        before = replace(before, candidates=(Candidate(B, view.plan.step(before.step).weight),))
     state = decide(before, view)
     paused = state.rollout is not None and state.rollout.paused
     assert (state.stable, state.candidate, state.weight, state.step, paused) == after
@@ -313,8 +315,8 @@ def test_copies_hold_nobody_up() -> None:
 
 def test_callers_stay_by_a_salted_hash() -> None:
     split = {"m-a": 50, "m-b": 50}
-    by_header = Wanted(split, {}, steering=Steering("m-b", sticky=Sticky("x-user")))
-    by_cookie = Wanted(split, {}, steering=Steering("m-b", sticky=Sticky("arm", cookie=True, ttl_seconds=60)))
+    by_header = Wanted(split, {}, steering=Steering("m-b", sticky=Sticky("x-user", salt="m-b")))
+    by_cookie = Wanted(split, {}, steering=Steering("m-b", sticky=Sticky("arm", cookie=True, ttl_seconds=60, salt="m-b")))
     hosts, _ = configured(m=by_header, n=by_cookie)
     (route,) = hosts["m"]["routes"]
     assert route["route"]["weighted_clusters"]["use_hash_policy"] is True

@@ -58,4 +58,4 @@ class Steered(Canaries):
 
 
 TestSteered = Steered.TestCase
-TestSteered.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestSteered.settings = settings(max_examples=200, stateful_step_count=40)

@@ -9,13 +9,14 @@ from tests.unit.test_canary_table import BEFORE, FAIL, FIFTY, FIVE, PLAN, WAIT, 
 from tests.unit.test_rollout_table import NOW, A, B, C, router, routes, world
 
 from slipway.api.status import HistoryEntry, Pinned, Request, RolloutStatus, Status, Verb
+from slipway.core.capacity import replicas
 from slipway.core.clock import stamp
 from slipway.core.observation import RevisionSeen
 from slipway.core.plan import Plan, Step
 from slipway.core.report import Subject, report
 from slipway.core.revision import Target
-from slipway.core.rollout import decide, replicas, wake_after
-from slipway.core.state import State, World, load
+from slipway.core.rollout import decide, wake_after
+from slipway.core.state import Candidate, State, World, load
 from slipway.core.transitions import event
 
 ALL = {"m-b": 100}
@@ -48,8 +49,10 @@ FAILED = State(
 SERVES_B = State(stable=B, history=served(B, A, C))
 PINNED = Pinned(revision="m-a", instead_of="m-b", by="ops-1", at=stamp(NOW))
 ROLLED_BACK = State(stable=A, pinned=PINNED, history=served(A, B, A, C))
-ROLLING_BACK = replace(SERVES_B, candidate=A, pinned=PINNED, rollout=RolloutStatus(revision="m-a", since=stamp(NOW)))
-LAST = with_rollout(replace(at(3, 5), weight=100), paused=True)
+ROLLING_BACK = replace(
+    SERVES_B, candidates=(Candidate(A),), pinned=PINNED, rollout=RolloutStatus(revision="m-a", since=stamp(NOW))
+)
+LAST = with_rollout(replace(at(3, 5), candidates=(Candidate(B, 100),)), paused=True)
 SHORT = Plan((Step(100, 600, judged=True),))
 
 # name, state before, world -> stable, candidate, weight, step, revision pinned
@@ -157,7 +160,7 @@ TABLE: list[tuple[str, State, World, tuple[Target | None, Target | None, int, in
     (
         "rollback again to what could not start: tried again",
         asking(
-            with_rollout(replace(ROLLING_BACK, candidate=None), outcome="Failed", reason="X", message="y"),
+            with_rollout(replace(ROLLING_BACK, candidates=()), outcome="Failed", reason="X", message="y"),
             Verb.ROLLBACK,
             revision="m-a",
         ),
@@ -192,7 +195,7 @@ def test_promote_in_full_needs_no_hold_and_no_verdict_but_every_weight_live() ->
 
 
 def test_promote_in_full_ends_a_last_step_that_is_held_too() -> None:
-    held = replace(with_rollout(at(1, 2), steps=1), weight=100)
+    held = replace(with_rollout(at(1, 2), steps=1), candidates=(Candidate(B, 100),))
     assert decide(asking(held, Verb.PROMOTE, full=True), seen(ALL, WAIT, plan=SHORT)).stable == B
 
 
@@ -308,7 +311,9 @@ def test_conditions_tell_of_a_pause_and_of_a_rollback() -> None:
     assert ready(with_rollout(at(0, None), paused=True), seen(BEFORE)) == ("Paused", "Paused")
     assert ready(PAUSED, seen(FIVE)) == ("Paused", "Paused")
     assert ready(ROLLED_BACK, seen(BEFORE)) == ("Degraded", "RolledBack")
-    shifting = replace(ROLLING_BACK, weight=100, rollout=RolloutStatus(revision="m-a", since=stamp(NOW), step=1, steps=1))
+    shifting = replace(
+        ROLLING_BACK, candidates=(Candidate(A, 100),), rollout=RolloutStatus(revision="m-a", since=stamp(NOW), step=1, steps=1)
+    )
     assert ready(shifting, seen(routes(BEFORE, settled=False), FAIL)) == ("Progressing", "Shifting")
     held = with_rollout(shifting, step_since=stamp(NOW - timedelta(seconds=100)))
     assert ready(held, seen(BEFORE, FAIL))[1] != FAIL.reason, "a rollback is not judged"

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from slipway.api.base import PERCENT_PATTERN, DnsName, Duration, Rule, Type, duration, text
 from slipway.api.checks import Check, Metric
+from slipway.api.model import Model
 
 
 class Strategy(StrEnum):
@@ -135,13 +136,24 @@ class Measure(StrEnum):
     METRIC = "Metric"
 
 
+class Arm(Type):
+    """One more version of the model in an A/B test, beside the candidate; `spec.server` runs it as well."""
+
+    model: Model
+    weight: int = Field(ge=1, le=98, description="Percent of callers that get it.")
+
+
 _A_CONFIDENCE = "double(self.replace('%', '')) >= 80.0 && double(self.replace('%', '')) <= 99.99"
 
 
 class AbTest(Type):
-    """Callers are assigned to stable or the candidate, and stay there, until one is shown to be better."""
+    """Callers are assigned to stable or a candidate, and stay there, until one is shown to be better."""
 
     weight: int = Field(default=50, ge=1, le=99, description="Percent of callers that get the candidate.")
+    arms: Annotated[list[Arm], Field(min_length=1, max_length=3)] | None = Field(
+        default=None,
+        description="Further candidates: other versions of the model, tried at the same time. Stable has the other callers.",
+    )
     header: Annotated[str, text(_TOKEN, _SAYS_TOKEN, 64)] | None = Field(
         default=None, description="Requests with one value of this header stay with one revision."
     )
@@ -158,7 +170,7 @@ class AbTest(Type):
     hold: Duration = Field(default="0s", description="How long the test lasts at the least, however clear it is.")
     duration: Duration = Field(
         default="168h",
-        description="How long it may last. Without a winner by then the candidate is withdrawn: nothing is better.",
+        description="How long it may last. Without a winner by then all candidates are withdrawn: nothing is better.",
     )
 
     rules = (
@@ -169,6 +181,11 @@ class AbTest(Type):
             "(self.measure == 'Metric') == has(self.metric)",
             "rollout.abTest.metric, which says what is asked, and measure Metric need each other",
             ".metric",
+        ),
+        Rule(
+            "!has(self.arms) || self.weight + self.arms.map(arm, arm.weight).sum() <= 99",
+            "rollout.abTest.arms: the weights of all candidates come to 100% or more; leave stable some, to be compared with",
+            ".arms",
         ),
     )
 
@@ -267,6 +284,12 @@ class Rollout(Type):
         Rule(
             "!has(self.checks) || self.checks.filter(check, has(check.agreement)).size() <= 1",
             "rollout.checks: at most one check agreement: there is one comparer",
+            ".checks",
+        ),
+        Rule(
+            "!has(self.abTest) || !has(self.abTest.arms) || !has(self.checks) || "
+            "self.checks.all(check, !has(check.agreement) && !has(check.job))",
+            "rollout.checks: agreement and job try one candidate, and have no place beside abTest.arms",
             ".checks",
         ),
         Rule(

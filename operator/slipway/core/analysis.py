@@ -20,7 +20,7 @@ from slipway.core.plan import UNJUDGED, Bound, Judgement, Plan, Verdict
 from slipway.core.polled import NO_ANSWERS, Answers, Outcome, Polled, Query, Task
 
 ALPHA = 0.01
-"""The share of rollouts in which a candidate that equals stable may be withdrawn, over all its bounds together."""
+"""The share of rollouts in which a candidate that equals stable may be withdrawn, over all bounds and candidates together."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def judge(evidence: Evidence, plan: Plan, *, reliable: bool, answers: Mapping[st
 
 def _check(test: BoundTest, evidence: Evidence, plan: Plan) -> Checked:
     """Answer how a bound stands. A failure is told by the figures since the first step, on which the tests rest."""
-    if test.broken_at >= math.log(len(evidence.tests) / ALPHA):
+    if test.broken_at >= math.log(len(evidence.tests) * (1 + len(plan.arms)) / ALPHA):
         measured = measure(test.bound, evidence.all)
         slow = test.slow[0].count
         more = f"; {slow} requests in flight take longer already" if slow else ""

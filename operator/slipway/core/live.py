@@ -1,7 +1,7 @@
 """The live figures of status: shown with whatever is written anyway, else only where they have moved, once a minute at most."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from slipway.api.base import duration_seconds
@@ -27,29 +27,26 @@ def with_figures(before: Status, status: Status, figures: Mapping[str, Figures],
     """
     checked = status.rollout
     status = status.model_copy(update={"rollout": _with_checks_of(before.rollout, checked)})
-    had = {role.revision: role for role in (before.stable, before.candidate) if role is not None}
+    had = {role.revision: role for role in before.roles}
 
-    def kept(role: RevisionStatus | None) -> RevisionStatus | None:
-        return None if role is None else _copied(role, had.get(role.revision, role))
-
-    def fresh(role: RevisionStatus | None) -> RevisionStatus | None:
-        return None if role is None else _measured(role, figures.get(role.revision), now)
-
-    still = status.model_copy(update={"stable": kept(status.stable), "candidate": kept(status.candidate)})
-    roles = [role for role in (still.stable, still.candidate) if role is not None]
+    still = _each(status, lambda role: _copied(role, had.get(role.revision, role)))
     if (
         still == before
         and not _checks_due(before.rollout, checked, now)
-        and not any(overdue(role, figures.get(role.revision), now) for role in roles)
+        and not any(overdue(role, figures.get(role.revision), now) for role in still.roles)
     ):
         return still
-    return still.model_copy(
-        update={
-            "stable": fresh(still.stable),
-            "candidate": fresh(still.candidate),
-            "rollout": _checked(before.rollout, checked, now),
-        }
-    )
+    shown = _each(still, lambda role: _measured(role, figures.get(role.revision), now))
+    return shown.model_copy(update={"rollout": _checked(before.rollout, checked, now)})
+
+
+def _each(status: Status, change: Callable[[RevisionStatus], RevisionStatus]) -> Status:
+    """Answer the status with each of its roles changed."""
+    changed = {
+        name: None if role is None else change(role)
+        for name, role in (("stable", status.stable), ("candidate", status.candidate))
+    }
+    return status.model_copy(update={**changed, "arms": [change(role) for role in status.arms]})
 
 
 def _with_checks_of(before: RolloutStatus | None, rollout: RolloutStatus | None) -> RolloutStatus | None:

@@ -1,20 +1,21 @@
 """A rollout as planned: the steps of a candidate's weight, and what it must keep meanwhile."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from slipway.api.base import duration_seconds
 from slipway.api.rollout import AbTest, BlueGreen, Measure, OnFailure, Pause, Promotion, Rollout, Shadow, StableCapacity, Strategy
 from slipway.api.status import CheckStatus, TrialStatus
 from slipway.core.polled import Polled, metric, polled
+from slipway.core.revision import Target
 from slipway.core.steering import Match, Sticky
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the candidate's weight (percent), and what it takes to end it.
+    """One step: the candidate's weight (percent; of several, together), and what it takes to end it.
 
     It is held `hold_seconds` at the least once live; where it is `judged` it must pass the checks; then it waits for a word for
     `pause_seconds` (infinite: for ever). `mirror` percent of the requests are copied to the candidate. It needs pods for `share`
@@ -83,11 +84,20 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Arm:
+    """A further candidate of an A/B test, and the percent of callers that are its own."""
+
+    target: Target
+    weight: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """The steps to the whole weight, which is always the last. Strategy Immediate has that one alone.
 
     `pauses`: a candidate that fails is not withdrawn, the rollout waits for a word. `proportional`: stable keeps pods for its
     share only. `preview`: the candidate answers alone under a name of its own. What served keeps its pods for `keep_seconds`.
+    `arms` are tried beside the candidate, each with the same share at every step but the whole one, which one alone gets.
     """
 
     steps: tuple[Step, ...] = (Step(100),)
@@ -103,6 +113,21 @@ class Plan:
     agreement: AgreementBound | None = None
     trial: Trial | None = None
     sticky: Sticky | None = None
+    arms: tuple[Arm, ...] = ()
+
+    def share(self, revision: str, step: Step) -> int:
+        """Answer what a step that is not the whole weight gives one candidate."""
+        others = {arm.target.revision: arm.weight for arm in self.arms}
+        return others[revision] if revision in others else step.weight - sum(others.values())
+
+    def without(self, revision: str) -> "Plan":
+        """Answer the plan without an arm, whose callers stable has."""
+        arms = tuple(arm for arm in self.arms if arm.target.revision != revision)
+        if arms == self.arms:
+            return self
+        less = sum(arm.weight for arm in self.arms) - sum(arm.weight for arm in arms)
+        steps = tuple(step if step.weight == 100 else replace(step, weight=step.weight - less) for step in self.steps)
+        return replace(self, steps=steps, arms=arms)
 
     def step(self, number: int) -> Step:
         """Answer step `number`, counted from 1. Beyond the end, which only an unreadable spec makes, it is the last."""
@@ -129,8 +154,8 @@ def replicas_for(weight: int, replicas: int) -> int:
     return max(1, math.ceil(replicas * weight / 100))
 
 
-def plan(rollout: Rollout) -> Plan:
-    """Answer the plan that a resource's `spec.rollout` asks for."""
+def plan(rollout: Rollout, arms: Iterable[Target] = ()) -> Plan:
+    """Answer the plan that a resource's `spec.rollout` asks for; `arms` are the revisions of its `abTest.arms`."""
     steps = _STEPS[rollout.strategy](rollout)
     if rollout.promotion == Promotion.MANUAL:
         steps = [*steps[:-1], replace(steps[-1], pause_seconds=math.inf)]
@@ -152,6 +177,7 @@ def plan(rollout: Rollout) -> Plan:
         agreement=agreement,
         trial=_trial(ab_test, metric(rollout)) if ab_test is not None else None,
         sticky=_sticky(ab_test) if ab_test is not None else None,
+        arms=tuple(Arm(each, weight) for each, weight in zip(arms, _weights(ab_test), strict=False)),
         keep_seconds=duration_seconds(blue_green.scale_down_delay) if rollout.strategy == Strategy.BLUE_GREEN else 0.0,
     )
 
@@ -185,7 +211,11 @@ def _canary(rollout: Rollout) -> list[Step]:
 
 def _ab_test(rollout: Rollout) -> list[Step]:
     asked = rollout.ab_test or AbTest()
-    return [Step(asked.weight, duration_seconds(asked.hold), judged=True)]
+    return [Step(asked.weight + sum(_weights(asked)), duration_seconds(asked.hold), judged=True)]
+
+
+def _weights(asked: AbTest | None) -> list[int]:
+    return [arm.weight for arm in (asked.arms if asked is not None else None) or ()]
 
 
 def _agreement(rollout: Rollout) -> AgreementBound | None:
@@ -270,7 +300,21 @@ class Judgement:
     reason: str
     message: str
     checks: tuple[CheckStatus, ...] = ()
-    trial: TrialStatus | None = None
 
 
 UNJUDGED = Judgement(Verdict.PASS, "NoChecks", "nothing is checked")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdicts on all candidates, by revision, and how their A/B test stands."""
+
+    by_revision: Mapping[str, Judgement] = field(default_factory=dict[str, Judgement])
+    trial: TrialStatus | None = None
+
+    def of(self, revision: str) -> Judgement:
+        """Answer the verdict on a candidate; where none is needed, none is asked for."""
+        return self.by_revision.get(revision, UNJUDGED)
+
+
+NOBODY_JUDGED = Judged()

@@ -8,7 +8,7 @@ from typing import Any
 from slipway.api.spec import Spec
 
 # Kubernetes' own safe alphabet for generated names: no vowels, so no words; no 0, 1, 3 beside o, l, e.
-_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 HASH_LENGTH = 8
 
 
@@ -19,6 +19,12 @@ class Target:
     revision: str
     version: str
     digest: str | None
+
+
+def arm_specs(spec: Spec) -> list[Spec]:
+    """Answer what the spec would be with the model of each arm of its A/B test, other than its own, in its place."""
+    arms = (spec.rollout.ab_test.arms if spec.rollout.ab_test is not None else None) or ()
+    return [spec.model_copy(update={"model": arm.model}) for arm in arms]
 
 
 def snapshot(spec: Spec) -> dict[str, Any]:
@@ -35,6 +41,6 @@ def target(name: str, spec: Spec) -> Target:
     number = int.from_bytes(hashlib.sha256(canonical.encode()).digest(), "big")
     letters: list[str] = []
     for _ in range(HASH_LENGTH):
-        number, digit = divmod(number, len(_ALPHABET))
-        letters.append(_ALPHABET[digit])
+        number, digit = divmod(number, len(ALPHABET))
+        letters.append(ALPHABET[digit])
     return Target(f"{name}-{''.join(letters)}", spec.model.version, spec.model.sha256)

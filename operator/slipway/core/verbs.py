@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from slipway.api.status import HistoryEntry, Pinned, Request, Verb
 from slipway.core.clock import stamp
-from slipway.core.plan import IMMEDIATE, UNJUDGED, Plan
+from slipway.core.plan import IMMEDIATE, NOBODY_JUDGED, Plan
 from slipway.core.state import State, World, failed_with
+from slipway.core.step import contender
 
 
 def obey(state: State, world: World) -> State | None:
@@ -19,11 +20,14 @@ def obey(state: State, world: World) -> State | None:
 
 
 def _promote_on_request(state: State, world: World, request: Request) -> State | None:
-    """The step under way counts as passed; with `full` all that are left."""
+    """The step under way counts as passed; with `full` all that are left. Of several candidates one is named, or has passed."""
     if state.candidate is None or state.rollout is None:
         return None
+    chosen = request.revision or next((each.revision for each in [contender(state, world)] if each is not None), None)
+    if chosen not in [each.revision for each in state.candidates]:
+        return None
     forced = len(world.plan.steps) if request.full else max(state.step, 1)
-    return _resumed(state, world, {"forced": forced, "forced_by": request.by})
+    return _resumed(state, world, {"forced": forced, "forced_by": request.by, "chosen": chosen})
 
 
 def _abort_on_request(state: State, world: World, request: Request) -> State | None:
@@ -52,8 +56,8 @@ def _resume_on_request(state: State, world: World, request: Request) -> State | 
 
 
 def _set_weight_on_request(state: State, world: World, request: Request) -> State | None:
-    """The candidate gets that weight as soon as it has pods enough, and keeps it until Resume or Promote."""
-    if state.candidate is None or state.stable is None or state.rollout is None or request.weight is None:
+    """The only candidate gets that weight as soon as it has pods enough, and keeps it until Resume or Promote."""
+    if len(state.candidates) != 1 or state.stable is None or state.rollout is None or request.weight is None:
         return None
     return replace(state, rollout=state.rollout.model_copy(update={"paused": True, "weight_set": request.weight}))
 
@@ -112,13 +116,17 @@ def unpin(state: State, world: World) -> State | None:
 
 
 def plan_in_force(state: State, plan: Plan) -> Plan:
-    """Answer the plan that is followed: a pinned revision takes over at once."""
-    return plan if state.pinned is None else IMMEDIATE
+    """Answer the plan that is followed: a pinned revision takes over at once, and an arm that is stable is no candidate."""
+    if state.pinned is not None:
+        return IMMEDIATE
+    return plan if state.stable is None else plan.without(state.stable.revision)
 
 
 def aim(state: State, world: World) -> World:
     """Answer the world as the rules see it: a pinned revision is what is asked for."""
-    if state.pinned is None or world.target is None or state.pinned.revision not in world.known:
-        return world
     plan = plan_in_force(state, world.plan)
-    return replace(world, target=world.known[state.pinned.revision], plan=plan, judgement=UNJUDGED)
+    if state.pinned is None:
+        return world if plan is world.plan else replace(world, plan=plan)
+    if world.target is None or state.pinned.revision not in world.known:
+        return world
+    return replace(world, target=world.known[state.pinned.revision], plan=plan, judged=NOBODY_JUDGED)

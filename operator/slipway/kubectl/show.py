@@ -8,7 +8,17 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from slipway.api.rollout import Rollout
-from slipway.api.status import CheckStatus, Condition, ConditionType, HistoryEntry, Phase, RevisionStatus, RolloutStatus, Status
+from slipway.api.status import (
+    ArmStatus,
+    CheckStatus,
+    Condition,
+    ConditionType,
+    HistoryEntry,
+    Phase,
+    RevisionStatus,
+    RolloutStatus,
+    Status,
+)
 from slipway.core.clock import to_datetime
 from slipway.core.plan import plan
 
@@ -83,7 +93,14 @@ def tree(obj: Object, now: datetime, paint: Paint = PLAIN) -> str:
         nodes.append(_Node(_role("stable", status.stable)))
     if status.candidate is not None:
         below = _rollout(status.rollout, _hold_seconds(obj, status.rollout), now, paint) if status.rollout is not None else ()
-        nodes.append(_Node(_role("candidate", status.candidate, status.rollout), below))
+        nodes.append(
+            _Node(
+                _role("candidate", status.candidate, status.rollout, status.arms),
+                [*below, *_measured(status, status.candidate, paint)],
+            )
+        )
+        nodes += [_Node(_role("arm", each), _measured(status, each, paint)) for each in status.arms]
+        nodes += [_Node(f"{'withdrawn':9}  {named(arm)}  {paint(f'{arm.reason}: {arm.message}', '31')}") for arm in _gone(status)]
     elif status.rollout is not None:
         why = f"{status.rollout.reason}: {status.rollout.message}"
         checks = [_Node(line) for line in _checks(status.rollout.checks, paint)]
@@ -111,15 +128,15 @@ def behind(obj: Object, status: Status) -> bool:
     return status.observed_generation < obj["metadata"].get("generation", 0)
 
 
-def named(role: RevisionStatus | HistoryEntry) -> str:
+def named(role: RevisionStatus | HistoryEntry | ArmStatus) -> str:
     """Name a revision with its version."""
     return f"{role.revision} (version {role.version})" if role.version else role.revision
 
 
-def _role(label: str, role: RevisionStatus, rollout: RolloutStatus | None = None) -> str:
+def _role(label: str, role: RevisionStatus, rollout: RolloutStatus | None = None, arms: Sequence[RevisionStatus] = ()) -> str:
     weight = f"{role.weight}%"
-    if rollout is not None and rollout.live_weight != role.weight:
-        weight += f" (live {rollout.live_weight}%)"
+    if rollout is not None and rollout.live_weight != sum(each.weight for each in (role, *arms)):
+        weight += f" (live {rollout.live_weight}%{' with all arms' if arms else ''})"
     words = [f"{label:9}", role.revision, f"version {role.version}" if role.version else "", weight]
     words.append(f"{role.ready}/{role.replicas} ready")
     if role.requests_per_second is not None:
@@ -160,8 +177,23 @@ def _rollout(rollout: RolloutStatus, hold_seconds: float, now: datetime, paint: 
     preview = [_Node(f"preview  {rollout.preview}")] if rollout.preview else []
     told = [(rollout.reason, rollout.message), (rollout.paused_reason, rollout.paused_message)]
     trouble = [_Node(paint(f"{reason}: {message}", "31")) for reason, message in told if reason]
-    trial = [_Node(f"A/B test  {rollout.trial.statement}")] if rollout.trial is not None else []
-    return [_Node(where), *trial, *preview, *trouble, *(_Node(line) for line in _checks(rollout.checks, paint))]
+    return [_Node(where), *preview, *trouble]
+
+
+def _gone(status: Status) -> list[ArmStatus]:
+    """Answer the arms that were withdrawn while others go on."""
+    trial = status.rollout.trial if status.rollout is not None else None
+    return [arm for arm in trial.arms if arm.reason] if trial is not None else []
+
+
+def _measured(status: Status, role: RevisionStatus, paint: Paint) -> list[_Node]:
+    """Tell what is measured of one candidate."""
+    if status.rollout is None:
+        return []
+    arms = status.rollout.trial.arms if status.rollout.trial is not None else ()
+    said = [_Node(f"A/B test  {arm.statement}") for arm in arms if arm.revision == role.revision and arm.statement]
+    checks = [check for check in status.rollout.checks if check.revision in (None, role.revision)]
+    return [*said, *(_Node(line) for line in _checks(checks, paint))]
 
 
 def _checks(checks: Sequence[CheckStatus], paint: Paint) -> list[str]:
@@ -207,11 +239,14 @@ def line(obj: Object) -> str:
     words = [f"{status.phase.value}:"]
     if status.candidate is not None:
         live = status.rollout.live_weight if status.rollout is not None else 0
-        moving = f", live {live}%" if live != status.candidate.weight else ""
-        words.append(f"{named(status.candidate)} has {status.candidate.weight}%{moving},")
+        moving = f", live {live}%" if live != sum(each.weight for each in status.candidates) else ""
+        words.append(f"{', '.join(f'{named(each)} has {each.weight}%' for each in status.candidates)}{moving},")
         if status.rollout is not None and status.rollout.step:
             words.append(f"step {status.rollout.step} of {status.rollout.steps},")
-        words.append(f"{status.candidate.ready}/{status.candidate.replicas} ready")
+        ready, replicas = (
+            sum(counts) for counts in zip(*((each.ready, each.replicas) for each in status.candidates), strict=True)
+        )
+        words.append(f"{ready}/{replicas} ready")
     elif status.stable is not None:
         words.append(f"{named(status.stable)} serves")
     else:
@@ -237,8 +272,8 @@ def table(objects: Iterable[Object], now: datetime, *, namespaces: bool = False,
             stable.version if stable else "",
             status.phase.value,
             f"{stable.ready}/{stable.replicas}" if stable else "",
-            (candidate.version or candidate.revision) if candidate else "",
-            f"{candidate.weight}%" if candidate else "",
+            ",".join(each.version or each.revision for each in status.candidates),
+            ",".join(f"{each.weight}%" for each in status.candidates),
             f"{rollout.step}/{rollout.steps}" if candidate and rollout and rollout.step else "",
             stable.p95 or "" if stable else "",
             stable.error_rate or "" if stable else "",

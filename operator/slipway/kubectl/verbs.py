@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from slipway.api.status import ConditionType, Phase, Request, Status, Verb
+from slipway.api.status import ConditionType, Phase, Request, RevisionStatus, RolloutStatus, Status, Verb
 from slipway.core.verbs import served_before
 from slipway.kubectl.show import named
 
@@ -34,9 +34,27 @@ def _objections(status: Status, asked: Request, kept: set[str] | None) -> Iterat
     elif status.stable is None:
         yield f"nothing served before {named(status.candidate)}, which serves as soon as it is ready"
     elif rollout is not None and asked.verb == Verb.PAUSE and rollout.paused and rollout.weight_set is None:
-        yield f"the rollout of {named(status.candidate)} is paused already"
+        yield f"the rollout of {_names(status)} is paused already"
     elif rollout is not None and asked.verb == Verb.RESUME and status.phase != Phase.PAUSED and not rollout.paused:
-        yield f"the rollout of {named(status.candidate)} is not paused"
+        yield f"the rollout of {_names(status)} is not paused"
+    elif asked.verb == Verb.SET_WEIGHT and status.arms:
+        yield f"{_names(status)} are tried together: each keeps its weight until one is promoted"
+    elif rollout is not None and asked.verb == Verb.PROMOTE:
+        yield from _no_such_arm(status, rollout, asked.revision)
+
+
+def _no_such_arm(status: Status, rollout: RolloutStatus, revision: str | None) -> Iterator[str]:
+    told = rollout.trial.arms if rollout.trial is not None else ()
+    better = [arm.revision for arm in told if arm.verdict == "Better" and not arm.reason]
+    if revision is None and status.arms and not better:
+        yield f"{_names(status)} are tried together and none is shown to be better: name the one to promote"
+    elif revision is not None and revision not in [each.revision for each in status.candidates]:
+        yield f"{revision} is not tried; it is {_names(status)}"
+
+
+def _names(status: Status) -> str:
+    """Name all that is tried."""
+    return ", ".join(map(named, status.candidates))
 
 
 def _no_way_back(status: Status, revision: str | None, kept: set[str] | None) -> Iterator[str]:
@@ -74,12 +92,16 @@ def outcome(before: Status, after: Status, asked: Request) -> tuple[bool, str]:
     return (True, told) if told else (False, "Slipway passed it over: meanwhile there was nothing to do")
 
 
+def _serves(before: Status, after: Status) -> str:
+    """Say that one of those that were tried serves; nothing where none does."""
+    serves = after.stable is not None and after.stable.revision in [each.revision for each in before.candidates]
+    return f"{named(after.stable)} serves all requests" if after.stable is not None and serves else ""
+
+
 def _promoted(before: Status, after: Status) -> str:
-    candidate, rollout = after.candidate, after.rollout
-    if before.candidate is None:
-        return ""
-    if after.stable is not None and after.stable.revision == before.candidate.revision:
-        return f"{named(after.stable)} serves all requests"
+    rollout, candidate = after.rollout, _chosen(after)
+    if serves := _serves(before, after):
+        return serves
     if candidate is None or rollout is None or not rollout.forced:
         return ""
     if rollout.forced >= max(rollout.steps, 1):
@@ -89,17 +111,24 @@ def _promoted(before: Status, after: Status) -> str:
     return f"{named(candidate)} leaves step {rollout.forced} as soon as it is live and the pods for the next are ready"
 
 
+def _chosen(status: Status) -> RevisionStatus | None:
+    """Answer the candidate that goes on; of several, the one that was chosen."""
+    chosen = status.rollout.chosen if status.rollout is not None else None
+    return next((each for each in status.candidates if each.revision == chosen), status.candidate)
+
+
 def _withdrawn(before: Status, after: Status) -> str:
     if before.candidate is None or (after.candidate is not None and after.candidate.revision == before.candidate.revision):
         return ""
     goes_on = f"; {named(after.stable)} serves all requests" if after.stable is not None else ""
-    return f"{named(before.candidate)} is withdrawn{goes_on}"
+    return f"{_names(before)} {'are' if before.arms else 'is'} withdrawn{goes_on}"
 
 
 def _paused(before: Status, after: Status) -> str:
     if after.candidate is None or after.rollout is None or not after.rollout.paused:
         return ""
-    return f"{named(after.candidate)} stays at {after.candidate.weight}% until `resume` or `promote`"
+    stays = ", ".join(f"{named(each)} stays at {each.weight}%" for each in after.candidates)
+    return f"{stays} until `resume` or `promote`"
 
 
 def _weight_set(before: Status, after: Status) -> str:
@@ -112,11 +141,11 @@ def _weight_set(before: Status, after: Status) -> str:
 
 
 def _resumed(before: Status, after: Status) -> str:
-    if after.stable is not None and before.candidate is not None and after.stable.revision == before.candidate.revision:
-        return f"{named(after.stable)} serves all requests"
+    if serves := _serves(before, after):
+        return serves
     if after.candidate is None or after.rollout is None or after.rollout.paused:
         return ""
-    return f"{named(after.candidate)} goes on"
+    return ", ".join(f"{named(each)} goes on" for each in after.candidates)
 
 
 def _retried(before: Status, after: Status) -> str:
@@ -167,11 +196,13 @@ class Wanted:
         )
         if invalid is not None:
             return False, f"Slipway cannot read the spec: {invalid.message}"
+        if pinned is not None and pinned.won and stable is not None and pinned.instead_of == self._revision:
+            return True, f"{named(stable)} serves: it won the A/B test"
         if pinned is not None and pinned.instead_of == self._revision:
             return False, f"{self._revision} was rolled back" + (f" by {pinned.by}" if pinned.by else "")
         if stable is not None and stable.revision == self._revision:
             return True, f"{named(stable)} serves"
-        if status.candidate is not None and status.candidate.revision == self._revision:
+        if status.candidate is not None and rollout is not None and rollout.revision == self._revision:
             return None
         if rollout is not None and rollout.outcome and rollout.revision == self._revision:
             return False, f"{self._revision} was withdrawn: {rollout.message}"
