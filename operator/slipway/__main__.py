@@ -1,4 +1,4 @@
-"""`python -m slipway`: run the operator; `compare`: the comparer of one rollout; `simulate`: replay the scaling policy."""
+"""`python -m slipway`: run the operator; `activator`: hold requests; `compare`: two revisions; `simulate`: the scaling policy."""
 
 import sys
 from collections.abc import Sequence
@@ -12,6 +12,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from slipway.probe import command
 
         return command.main(words[1:])
+    if words[:1] == ["activator"]:
+        from slipway.activator import command as activator
+
+        return activator.main(words[1:])
     if words[:1] == ["simulate"]:
         return _simulate(words[1:])
     return _operate(words)

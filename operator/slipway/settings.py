@@ -17,6 +17,7 @@ class Settings:
     router_image: str
     server_gpu_image: str = ""
     operator_image: str = ""
+    activator: str = ""
     model_schemes: tuple[str, ...] = ()
     model_networks: tuple[str, ...] = ()
     watch_namespaces: tuple[str, ...] = ()
@@ -60,6 +61,7 @@ def parse(argv: Sequence[str] | None = None) -> Settings:
     flag("server-image", None, "image of the bundled model server, also used to fetch models")
     flag("server-gpu-image", "", "image of the bundled model server's GPU build, for models with nvidia.com/gpu in their limits")
     flag("operator-image", "", "image of this operator, also of the comparer of a rollout's answers; empty: nothing is compared")
+    flag("activator", "", "HOST:PORT at which routers ask the activator; empty: there is none, and scaling.min: 0 is refused")
     flag("model-schemes", "", "comma-separated schemes that model.uri may have; empty: all", _names)
     flag("model-networks", "", "comma-separated networks (CIDR) of private addresses that a model may be fetched from", _names)
     flag("router-image", None, "image of the router (Envoy, with bash)")

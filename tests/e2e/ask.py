@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 def ask(request: dict[str, Any]) -> dict[str, Any]:
     """Send one request, and answer what came back."""
     parts = urlsplit(request["url"])
-    connection = http.client.HTTPConnection(parts.netloc, timeout=10)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=300)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     body = base64.b64decode(request["body"]) or None
     connection.request(request["method"], target, body, {"Content-Type": "application/json", **request["headers"]})

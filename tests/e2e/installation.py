@@ -13,6 +13,8 @@ RELEASE = "slipway"
 LEASE = "slipway-operator"
 # Of Services and pods, as both kinds of hack/cluster's clusters have them: models are fetched from stores in the cluster.
 CLUSTER_NETWORKS = ["10.96.0.0/12", "10.244.0.0/16"]
+# How many requests may wait for a revision in one activator: few, so that a test can be one too many.
+HELD_MAX = 100
 _PODS = "app.kubernetes.io/component=operator"
 
 
@@ -30,6 +32,7 @@ class Operator:
             "dnsStaleSeconds": 6,
             "replicas": 2,
             "logFormat": "text",
+            "activator": {"heldMax": HELD_MAX},
             "models": {"allowedNetworks": CLUSTER_NETWORKS},
         }
         must(
@@ -72,9 +75,19 @@ class Operator:
         self.namespace.delete("pods", leader)
         self.await_leader(other_than=leader)
 
-    def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        """Answer the leader's metrics, by name and labels."""
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{self.await_leader()}:8080/proxy/metrics"
+    def activators(self) -> set[str]:
+        """Answer the names of the activator's pods that are ready."""
+        pods = self.namespace.all("pods", "app.kubernetes.io/component=activator")
+        return {pod["metadata"]["name"] for pod in pods if is_ready(pod)}
+
+    def held(self) -> float:
+        """Answer how many requests wait in all activators."""
+        metric = ("slipway_activator_waiting", frozenset[tuple[str, str]]())
+        return sum(self.metrics(f"{pod}:9901")[metric] for pod in self.activators())
+
+    def metrics(self, pod: str = "") -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """Answer the leader's metrics, or those of another pod (NAME:PORT), by name and labels."""
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod or f'{self.await_leader()}:8080'}/proxy/metrics"
         families = text_string_to_metric_families(self.cluster.kubectl("get", "--raw", path))
         return {(each.name, frozenset(each.labels.items())): each.value for family in families for each in family.samples}
 

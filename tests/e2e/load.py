@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from urllib.parse import urlsplit
 
-_ANSWER_SECONDS = 35.0
+_ANSWER_SECONDS = 300.0
 
 
 class Load:

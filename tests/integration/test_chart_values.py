@@ -12,6 +12,7 @@ from tests.integration.commands import ROOT, run, tool
 from tests.integration.schemas import write_schemas
 
 from slipway import settings
+from slipway.activator import command
 
 EVERYTHING: dict[str, Any] = {
     "imageRegistry": "registry.example.com:5000/mirror",
@@ -37,6 +38,7 @@ EVERYTHING: dict[str, Any] = {
     "logFormat": "text",
     "logLevel": "debug",
     "router": {"replicas": 4, "resources": {"requests": {"cpu": 0.5, "memory": "1Gi"}, "limits": {"memory": "1Gi"}}},
+    "activator": {"replicas": 3, "heldMax": 5, "heldMebibytesMax": 64, "resources": {}},
     "serviceAccount": {"name": "own"},
     "resources": {"requests": {"cpu": 1, "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}},
     "labels": {"team": "platform", "example.com/cost": "7"},
@@ -77,6 +79,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     "namespaced": {"watchNamespaces": ["shop", "search"]},
     "namespaced everything": {**EVERYTHING, "watchNamespaces": ["shop"]},
     "no ways in": {"rbac": {"httpRoutes": False, "ingresses": False}},
+    "no activator": {"activator": {"replicas": 0}},
     "crd not kept": {"crds": {"keep": False}},
     "one replica": {"replicas": 1, "router": {"replicas": 1, "resources": {}}},
 }
@@ -162,7 +165,7 @@ def test_objects_fit_the_clusters_own_schemas(helm: Helm, schemas: str, values: 
 
 
 def test_the_check_finds_what_is_wrong(helm: Helm, schemas: str) -> None:
-    deployment = find(helm.template({}), "Deployment")
+    deployment = next(obj for obj in helm.template({}) if obj["kind"] == "Deployment")
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     container["imagePullPolice"] = container.pop("imagePullPolicy")
     assert "imagePullPolice" in json.dumps(check(schemas, yaml.safe_dump(deployment))["resources"])
@@ -196,7 +199,7 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
 
 def test_the_operator_understands_its_arguments(helm: Helm) -> None:
     for values in (EVERYTHING, {}, {"watchNamespaces": ["shop", "search"]}):
-        container = find(helm.template(values), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+        container = find(helm.template(values), "Deployment", "slipway")["spec"]["template"]["spec"]["containers"][0]
         chosen = settings.parse(container["args"])
         assert chosen.http_port == container["ports"][0]["containerPort"]
         assert chosen.watch_namespaces == tuple(values.get("watchNamespaces", ()))
@@ -231,24 +234,51 @@ def test_the_operator_understands_its_arguments(helm: Helm) -> None:
     ],
 )
 def test_images(helm: Helm, values: dict[str, Any], images: list[str]) -> None:
-    container = find(helm.template(values), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    container = find(helm.template(values), "Deployment", "slipway")["spec"]["template"]["spec"]["containers"][0]
     chosen = settings.parse(container["args"])
     assert [container["image"], chosen.server_image, chosen.server_gpu_image, chosen.router_image] == images
 
 
 def test_selectors_find_the_pods_whatever_the_labels(helm: Helm) -> None:
     for values in ({}, EVERYTHING):
+        objects, told = helm.template(values), dict[str, dict[str, str]]()
+        for name, service in (("slipway", "slipway-metrics"), ("slipway-activator", "slipway-activator")):
+            deployment = find(objects, "Deployment", name)
+            told[name] = deployment["spec"]["template"]["metadata"]["labels"]
+            for selector in (
+                deployment["spec"]["selector"]["matchLabels"],
+                find(objects, "PodDisruptionBudget", name)["spec"]["selector"]["matchLabels"],
+                find(objects, "NetworkPolicy", name)["spec"]["podSelector"]["matchLabels"],
+                find(objects, "Service", service)["spec"]["selector"],
+            ):
+                assert selector.items() <= told[name].items()
+                assert all(not selector.items() <= labels.items() for other, labels in told.items() if other != name)
+    assert {labels["team"] for labels in told.values()} == {"platform"}
+
+
+def test_the_activator_is_found_and_understands_its_arguments(helm: Helm) -> None:
+    for values, most in (({}, 2000), (EVERYTHING, 5)):
         objects = helm.template(values)
-        deployment = find(objects, "Deployment")
-        labels = deployment["spec"]["template"]["metadata"]["labels"]
-        for selector in (
-            deployment["spec"]["selector"]["matchLabels"],
-            find(objects, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
-            find(objects, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
-            find(objects, "Service")["spec"]["selector"],
-        ):
-            assert selector.items() <= labels.items()
-    assert labels["team"] == "platform"
+        container = find(objects, "Deployment", "slipway-activator")["spec"]["template"]["spec"]["containers"][0]
+        assert container["args"][0] == "activator"
+        flags = command.parse(container["args"][1:])
+        assert (flags.held_max, flags.port, flags.metrics_port) == (
+            most,
+            *(port["containerPort"] for port in container["ports"]),
+        )
+        operator = find(objects, "Deployment", "slipway")["spec"]["template"]["spec"]["containers"][0]
+        host, _, port = settings.parse(operator["args"]).activator.rpartition(":")
+        service = find(objects, "Service", "slipway-activator")
+        domain = values.get("clusterDomain", "cluster.local")
+        assert host == f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc.{domain}."
+        assert int(port) == service["spec"]["ports"][0]["port"]
+
+
+def test_without_an_activator_nothing_of_it_is_left(helm: Helm) -> None:
+    objects = helm.template({"activator": {"replicas": 0}})
+    assert not [obj["kind"] for obj in objects if "activator" in obj["metadata"]["name"]]
+    operator = find(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert settings.parse(operator["args"]).activator == ""
 
 
 def test_the_crd_is_kept_unless_asked_otherwise(helm: Helm) -> None:
@@ -268,11 +298,11 @@ def test_nothing_in_the_release_belongs_to_the_operator(helm: Helm) -> None:
 
 
 def test_the_network_policy_is_as_narrow_as_it_can_be(helm: Helm) -> None:
-    spec = find(helm.template({}), "NetworkPolicy")["spec"]
+    spec = find(helm.template({}), "NetworkPolicy", "slipway")["spec"]
     assert spec["ingress"] == [{"ports": [{"port": "http", "protocol": "TCP"}]}]
     ports = [sorted({port["port"] for port in rule["ports"]}) for rule in spec["egress"]]
     assert ports == [[443, 6443], [53], [8080, 9901], [9901], [8080, 9090]]
-    narrow = find(helm.template(EVERYTHING), "NetworkPolicy")["spec"]
+    narrow = find(helm.template(EVERYTHING), "NetworkPolicy", "slipway")["spec"]
     assert narrow["ingress"][0]["from"] == EVERYTHING["networkPolicy"]["ingressFrom"]
     assert narrow["egress"][0]["ports"] == [{"port": 443, "protocol": "TCP"}]
     assert len(narrow["egress"]) == len(spec["egress"]) - 1, "without ports that checks ask no rule for them"

@@ -21,6 +21,26 @@ app.kubernetes.io/component: operator
 {{/* Labels of every object. Not managed-by slipway: the operator watches what carries that. */}}
 {{- define "slipway.labels" -}}
 {{ include "slipway.selector" . }}
+{{ include "slipway.commonLabels" . }}
+{{- end -}}
+
+{{/* The same for the activator. */}}
+{{- define "slipway.activator" -}}
+{{- include "slipway.fullname" . }}-activator
+{{- end -}}
+
+{{- define "slipway.activatorSelector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: activator
+{{- end -}}
+
+{{- define "slipway.activatorLabels" -}}
+{{ include "slipway.activatorSelector" . }}
+{{ include "slipway.commonLabels" . }}
+{{- end -}}
+
+{{- define "slipway.commonLabels" -}}
 app.kubernetes.io/part-of: {{ .Chart.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}

@@ -59,8 +59,24 @@ Server-side apply is the verb patch, and create too where the object may not exi
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, patch]
+# What pods use of the CPU, where scaling.objective.cpu asks for that.
+- apiGroups: [metrics.k8s.io]
+  resources: [pods]
+  verbs: [list]
 # What `kubectl describe` shows of a rollout.
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
+{{- end -}}
+
+{{/* The activator's rights on the same namespaces. */}}
+{{- define "slipway.activatorRules" -}}
+# Which pods of a model are ready. Watches name a label and rights cannot.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+# It writes that somebody asks for a model without pods: status.activation, and nothing else of it.
+- apiGroups: [slipway.dev]
+  resources: [modeldeployments/status]
+  verbs: [patch]
 {{- end -}}
