@@ -42,6 +42,19 @@ class Table:
         return "\n".join([f"### {self.title}", "", *grid(cells), "", *self.notes])
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """Figures of a benchmark that are columns beside each other; the first row is their head."""
+
+    title: str
+    cells: list[Sequence[str]]
+    notes: list[str]
+
+    def markdown(self) -> str:
+        """Answer the table."""
+        return "\n".join([f"### {self.title}", "", *grid(self.cells), "", *self.notes])
+
+
 def grid(cells: Sequence[Sequence[str]]) -> list[str]:
     """Answer the lines of a Markdown table; the first row is its head."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

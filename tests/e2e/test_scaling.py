@@ -1,7 +1,10 @@
 """Replicas by a latency objective: a model whose requests take a wait, not a core, so that two cores can show queueing."""
 
+import json
 from typing import Any
 
+import pytest
+from tests.e2e import models
 from tests.e2e.cluster import Namespace
 from tests.e2e.installation import Operator
 from tests.e2e.test_canary import misbehaving
@@ -20,6 +23,7 @@ def objective(namespace: Namespace, maximum: int) -> Object:
     return {**spec, "server": server, "scaling": {"max": maximum, "objective": {"latency": "200ms"}}}
 
 
+@pytest.mark.alone
 def test_replicas_follow_the_objective(namespace: Namespace, operator: Operator) -> None:
     churn = namespace.serve(spec=objective(namespace, 5))
     assert churn.status["stable"]["replicas"] == 1
@@ -43,10 +47,65 @@ def test_replicas_follow_the_objective(namespace: Namespace, operator: Operator)
         had = churn.status["stable"]["replicas"]
         operator.restart()
         stays(lambda: len(churn.pods(churn.revision)) >= had, "another operator begins with what there is", 8)
-    with load(400, 64) as flood:
+    beside = namespace.serve("beside")
+    with namespace.load("beside", 2, 10) as other, load(400, 64) as flood:
         scaled(5)
-        limited = await_(
-            lambda: churn.condition("ScalingLimited")["status"] == "True" and churn.condition("ScalingLimited"), "max"
-        )
-        assert "asks for" in limited["message"]
-    assert_none_failed([busy, flood], 200)
+
+        def limited(*words: str) -> bool:
+            condition = churn.condition("ScalingLimited")
+            return condition["status"] == "True" and all(word in condition["message"] for word in words)
+
+        await_(lambda: limited("asks for", "requests/s refused"), "what is beyond the objective at max is refused, and told")
+        asked, caller = "http://churn/v2/models/churn/infer", namespace.caller()
+        refused = await_(lambda: (said := caller.ask(asked, models.BODY))["status"] == 429 and said, "429")
+        assert refused["headers"]["retry-after"] == "1"
+        assert "as many requests under way" in json.loads(refused["body"])["error"]
+        told = churn.status["scaling"]
+        assert told["refusedPerSecond"] > 0
+        assert told["concurrencyLimit"] < 64 / 5, "fewer than would come"
+        shown = operator.metrics()
+        who = ("namespace", namespace.name), ("name", "churn"), ("revision", churn.revision), ("role", "stable")
+        assert shown["slipway_requests_refused_total", frozenset(who)] > 0
+        assert shown["slipway_request_errors_total", frozenset(who)] == 0, "refusals are nobody's errors"
+    for each in (busy, flood):
+        assert {what[:3] for what in each.report.failures} <= {"429"}, each.report.failures
+    assert flood.report.answers[f"200 {churn.revision}"] > 200
+    assert_none_failed(other, 20)
+    assert not beside.status.get("scaling")
+
+
+@pytest.mark.alone
+def test_pods_that_do_not_come_are_told(namespace: Namespace) -> None:
+    """Neither a node nor a quota lets them; each is told while it lasts, and it is no capacity."""
+    churn = namespace.serve(spec=objective(namespace, 1))
+
+    def limited(reason: str) -> str:
+        condition = churn.condition("ScalingLimited")
+        return condition["message"] if condition["reason"] == reason else ""
+
+    with namespace.load(rate=60, connections=16) as busy:
+        pods = len(namespace.all("pods"))
+        quota = {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "few"},
+            "spec": {"hard": {"pods": str(pods + 1)}},
+        }
+        namespace.apply("resourcequotas", quota)
+        await_(lambda: namespace.get("resourcequotas", "few").get("status", {}).get("hard"), "the quota holds")
+        nodes = namespace.cluster.nodes
+        try:
+            namespace.cluster.kubectl("cordon", *nodes)
+            churn.apply(objective(namespace, 5))
+            told = await_(lambda: limited("Unschedulable"), "no node takes the one that the quota allows")
+            assert "nodes are available" in told
+            await_(lambda: churn.status["scaling"].get("refusedPerSecond"), "the one pod refuses what it cannot answer in time")
+        finally:
+            namespace.cluster.kubectl("uncordon", *nodes)
+        told = await_(lambda: limited("QuotaExceeded"), "the quota allows no more")
+        assert "raise the quota" in told
+        had = churn.status["scaling"]["replicas"]
+        namespace.delete("resourcequotas", "few")
+        await_(lambda: not churn.status["scaling"].get("hindrance"), "they come")
+        await_(lambda: churn.status["stable"]["ready"] >= had, "all of them")
+    assert {what[:3] for what in busy.report.failures} <= {"429"}, busy.report.failures

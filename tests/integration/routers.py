@@ -40,33 +40,52 @@ class Router:
     def __init__(self, folder: Path, address: str, stats_port: int) -> None:
         self.folder, self.address, self.stats_port = folder, address, stats_port
         self.port, self._admin_port = free_port(), free_port()
+        self.timeout_seconds = TIMEOUT_SECONDS
+        self.limits: dict[str, int] = {}
+        # Where it asks for a pod (HOST:PORT), and the port of the pods that it does not know yet.
+        self.activator, self.held_port, self._hold_port = "", 8080, free_port()
         self._process: asyncio.subprocess.Process | None = None
         folder.mkdir()
 
     def write(self, upstreams: dict[str, int]) -> None:
-        """Write the configuration: a model for each revision (by name), served at a port of 127.0.0.1."""
-        routes = {
-            name: Route(Wanted({name: 100}, {name: port}, timeout_seconds=TIMEOUT_SECONDS), 7) for name, port in upstreams.items()
-        }
+        """Write the configuration: a model for each revision (by name), served at a port of 127.0.0.1; at 0 there is no pod."""
+        routes = {name: Route(self._wanted(name, port), 7) for name, port in upstreams.items()}
         state = RouterState(7, routes)
         files = {
-            "bootstrap.json": envoy.build_bootstrap(None),
+            "bootstrap.json": envoy.build_bootstrap(None, self.activator),
             "clusters.json": envoy.build_clusters(state, "ns", SETTINGS),
             "routes.json": envoy.build_routes(state, "ns", SETTINGS),
+            "limits.json": envoy.build_limits(state),
         }
         for name, text in files.items():
             for port, other in (
                 (envoy.HTTP_PORT, self.port),
                 (envoy.STATS_PORT, self.stats_port),
                 (envoy.STATS_PORT - 1, self._admin_port),
+                (envoy.HOLD_PORT, self._hold_port),
             ):
                 text = text.replace(f'"port_value":{port}}}', f'"port_value":{other}}}')
             text = text.replace(envoy.CONFIG_DIR, str(self.folder)).replace("0.0.0.0", self.address)
             data: dict[str, Any] = json.loads(text)
             for cluster in data["resources"] if name == "clusters.json" else ():
-                (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+                first = cluster["load_assignment"]["endpoints"][0]
+                (endpoint,) = first["lb_endpoints"]
                 endpoint["endpoint"]["address"]["socket_address"]["address"] = "127.0.0.1"
-            (self.folder / name).write_text(json.dumps(data))
+                if not upstreams[cluster["name"]]:
+                    first["lb_endpoints"] = []
+            new = self.folder / f"{name}.new"
+            new.write_text(json.dumps(data))
+            new.replace(self.folder / name)  # moved into the watched folder: that is what Envoy takes for a change
+
+    def _wanted(self, name: str, port: int) -> Wanted:
+        limits = {name: self.limits[name]} if name in self.limits else {}
+        return Wanted(
+            {name: 100},
+            {name: port or self.held_port},
+            timeout_seconds=self.timeout_seconds,
+            limits=limits,
+            hold=bool(self.activator),
+        )
 
     async def start(self) -> None:
         """Start it, and wait until it serves."""

@@ -22,7 +22,10 @@ TABLE = [
     ("answers cut off after their head", Counters(10, resets=3), 3, 0),
     ("cut off beside the model's own 500", Counters(10, 0, 2, resets=3), 5, 0),
     ("no endpoint", Counters(10, 0, 4, no_endpoint=4, unavailable=4), 4, 0),
-    ("overloaded", Counters(10, 0, 4, overflows=4, unavailable=4), 4, 0),
+    ("refused by the router", Counters(10, 0, 4, overflows=4, unavailable=4), 0, 0),
+    ("refused beside the model's own 500", Counters(10, 0, 6, overflows=4, unavailable=4), 2, 0),
+    ("refused beside a reset", Counters(10, 0, 5, overflows=4, resets=1, unavailable=5), 1, 0),
+    ("refused by HTTP beside gRPC's own errors", Counters(10, 0, 4, overflows=4, unavailable=4, grpc_errors=3), 3, 0),
     ("gRPC's own errors", Counters(10, grpc_errors=4), 4, 0),
     ("gRPC errors by the router", Counters(10, 0, 2, timeouts=2, grpc_errors=2, hung_up=2), 2, 0),
     ("of both", Counters(10, 0, 2, timeouts=2, grpc_errors=5, hung_up=2), 5, 0),
@@ -34,8 +37,10 @@ TABLE = [
 def test_errors_are_counted_once(seen: Counters, errors: int, abandoned: int) -> None:
     assert (seen.errors, seen.abandoned) == (errors, abandoned)
     found = Counts.of(seen)
-    assert (found.requests, found.errors, found.abandoned) == (seen.answered + abandoned, errors, abandoned)
-    for name in set(Counts._fields) & set(Counters._fields):
+    assert (found.requests + found.refused, found.errors, found.abandoned) == (seen.answered + abandoned, errors, abandoned)
+    assert found.refused == seen.overflows
+    assert found.server_errors == seen.server_errors - found.refused, "a refusal is no error of the model"
+    for name in set(Counts._fields) & set(Counters._fields) - {"server_errors"}:
         assert getattr(found, name) == getattr(seen, name)
 
 

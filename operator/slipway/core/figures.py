@@ -46,23 +46,35 @@ class Counters(NamedTuple):
         return max(self.hung_up - self.timeouts, 0)
 
     @property
+    def refused(self) -> int:
+        """Answer the requests that the router refused, for as many were under way as may be: its caller is told 429.
+
+        None is retried, each counts once. Envoy counts them as 503, before it says otherwise to the caller.
+        """
+        return min(self.overflows, self.answered, self.server_errors, self.unavailable)
+
+    @property
     def errors(self) -> int:
-        """Answer the requests that failed by no fault of their callers.
+        """Answer the requests that failed by no fault of their callers, and by no limit of the router.
 
         That is every 5xx; gRPC answers of a failed status, which HTTP calls 200; and answers cut off after their head, which
         HTTP calls 200 too. Where the router fails a gRPC request itself, both the first and the second count it: it is taken
         off once. Cut off is what was reset, neither retried nor told to the caller by a 503: too few where the model says 503
         of itself, which are errors already.
         """
-        by_router = self.timeouts + self.resets + self.overflows + self.no_endpoint + self.connect_failures
-        twice = min(self.server_errors, self.grpc_errors, by_router)
-        told = max(self.unavailable - self.overflows - self.no_endpoint, 0)
+        server_errors = self.server_errors - self.refused
+        by_router = self.timeouts + self.resets + self.no_endpoint + self.connect_failures
+        twice = min(server_errors, self.grpc_errors, by_router)
+        told = max(self.unavailable - self.refused - self.no_endpoint, 0)
         cut_off = max(self.resets - self.retries - told, 0)
-        return self.server_errors + self.grpc_errors - twice + cut_off
+        return server_errors + self.grpc_errors - twice + cut_off
 
 
 class Counts(NamedTuple):
-    """What became of requests over some time: all that came to an end, those that failed, and what they met (kinds overlap)."""
+    """What became of requests over some time: all that came to an end, those that failed, and what they met (kinds overlap).
+
+    `refused` are no part of the others: a router did not let them in.
+    """
 
     requests: int = 0
     errors: int = 0
@@ -71,16 +83,29 @@ class Counts(NamedTuple):
     timeouts: int = 0
     resets: int = 0
     connect_failures: int = 0
-    overflows: int = 0
     no_endpoint: int = 0
     grpc_errors: int = 0
     retries: int = 0
     abandoned: int = 0
+    refused: int = 0
 
     @classmethod
     def of(cls, grown: Counters) -> "Counts":
         """Answer what counters say that have grown by so much."""
-        return cls(grown.answered + grown.abandoned, grown.errors, *grown[1:-2], grown.abandoned)
+        return cls(
+            requests=grown.answered - grown.refused + grown.abandoned,
+            errors=grown.errors,
+            client_errors=grown.client_errors,
+            server_errors=grown.server_errors - grown.refused,
+            timeouts=grown.timeouts,
+            resets=grown.resets,
+            connect_failures=grown.connect_failures,
+            no_endpoint=grown.no_endpoint,
+            grpc_errors=grown.grpc_errors,
+            retries=grown.retries,
+            abandoned=grown.abandoned,
+            refused=grown.refused,
+        )
 
     def plus(self, other: "Counts") -> "Counts":
         """Answer both together."""

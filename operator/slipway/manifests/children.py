@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from slipway.api.spec import Spec
-from slipway.core import rollout
+from slipway.core.capacity import replicas as replicas_of
 from slipway.core.plan import Plan
+from slipway.core.revision import arm_specs, target
 from slipway.core.state import State, World
 from slipway.core.verbs import plan_in_force
 from slipway.manifests import check_job, exposure, labels, model, trying
@@ -52,16 +53,18 @@ def build(owner: Owner, spec: Spec | None, state: State, world: World, stored: S
     stable = stored.revisions.get(state.stable.revision) if state.stable is not None else None
     port: int | None = stable["data"]["port"] if stable is not None else None
     yield from trying.build(owner, spec, state, world.plan, port, settings)
+    number = max((obj["revision"] for obj in stored.revisions.values()), default=0)
     for revision in state.active:
         kept = stored.revisions.get(revision)
         if kept is None or not _owned(kept, uid):
-            if spec is None or world.target is None or world.target.revision != revision:
+            asked = _described(name, spec, revision)
+            if asked is None:
                 continue
-            number = 1 + max((obj["revision"] for obj in stored.revisions.values()), default=0)
-            kept = model.build_revision(name, namespace, uid, world.target, number, spec, settings)
+            number += 1
+            kept = model.build_revision(name, namespace, uid, target(name, asked), number, asked, settings)
             yield kept
         data = kept["data"]
-        replicas = rollout.replicas(state, world, revision)
+        replicas = replicas_of(state, world, revision)
         yield model.build_endpoints_service(name, namespace, uid, revision, data["port"])
         yield model.build_deployment(name, namespace, uid, revision, data["template"], replicas)
         if state.candidate is not None and revision == state.candidate.revision:
@@ -70,6 +73,12 @@ def build(owner: Owner, spec: Spec | None, state: State, world: World, stored: S
     budget = model.build_disruption_budget(name, namespace, uid, world.replicas)
     if budget is not None:
         yield budget
+
+
+def _described(name: str, spec: Spec | None, revision: str) -> Spec | None:
+    """Answer the spec of a revision: the resource's own, or that with the model of an arm; None where neither makes it."""
+    specs = (spec, *arm_specs(spec)) if spec is not None else ()
+    return next((each for each in specs if target(name, each).revision == revision), None)
 
 
 def outside_kinds(spec: Spec | None, stored: Stored) -> list[str]:
@@ -102,15 +111,20 @@ def unwanted(owner: Owner, state: State, plan: Plan, replicas: int, history_limi
     if replicas >= 2:
         wanted.add(("PodDisruptionBudget", name))
     going = [obj for obj in stored.others if (obj["kind"], obj["metadata"]["name"]) not in wanted]
+    # Pods that have lost their Service would be strays to whoever takes over in between, and get it back to drain.
+    going.sort(key=lambda obj: obj["kind"] != "Deployment")
     retired = [obj for revision, obj in stored.revisions.items() if revision not in active]
     retired.sort(key=lambda obj: obj["revision"], reverse=True)
     jobs = check_job.unwanted_jobs(state, stored.jobs_of(owner.uid))
     return [obj for obj in (*going, *retired[history_limit:], *jobs) if _owned(obj, owner.uid)]
 
 
-def selectors(state: State) -> dict[str, str]:
-    """Answer the label selector of each revision's pods."""
-    return {revision: f"{labels.REVISION_LABEL}={revision}" for revision in state.active}
+def selector(name: str) -> str:
+    """Answer the label selector of a ModelDeployment's model pods, of whatever revision.
+
+    Whoever scales by what pods do on average needs all that share the requests: in a rollout stable's alone have a part of them.
+    """
+    return f"{labels.MODEL_LABEL}={name},{labels.COMPONENT}=model"
 
 
 def owns(owner: Owner, obj: Object | None) -> bool:

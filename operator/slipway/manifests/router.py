@@ -43,9 +43,10 @@ def build_config(namespace: str, state: RouterState, settings: Settings) -> dict
         "kind": "ConfigMap",
         "metadata": _metadata(namespace),
         "data": {
-            "bootstrap.json": envoy.build_bootstrap(_heap_bytes(settings)),
+            "bootstrap.json": envoy.build_bootstrap(_heap_bytes(settings), settings.activator),
             "clusters.json": envoy.build_clusters(state, namespace, settings),
             "routes.json": envoy.build_routes(state, namespace, settings),
+            "limits.json": envoy.build_limits(state),
             STATE_KEY: state.dump(),
         },
     }
@@ -88,7 +89,7 @@ def build_disruption_budget(namespace: str, settings: Settings) -> dict[str, Any
 
 def build_deployment(namespace: str, settings: Settings) -> dict[str, Any]:
     """Answer the router's Deployment. A change of the bootstrap restarts it, pod by pod, drained."""
-    bootstrap = envoy.build_bootstrap(_heap_bytes(settings))
+    bootstrap = envoy.build_bootstrap(_heap_bytes(settings), settings.activator)
     selector = labels.router_selector()
     pod: dict[str, Any] = {
         "serviceAccountName": NAME,

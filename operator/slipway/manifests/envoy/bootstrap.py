@@ -1,25 +1,37 @@
-"""The bootstrap: two listeners (models, statistics), the admin interface on loopback only, overload limits."""
+"""The bootstrap: listeners (models, statistics, held requests), the admin interface on loopback only, overload limits."""
 
 from typing import Any
 
 from slipway.manifests.envoy.common import TYPE, header, to_json
+from slipway.manifests.envoy.hold import HOLD_BUFFER_BYTES, HOLD_PORT, forget_headers, hold_clusters, hold_manager
 
 CONFIG_DIR = "/etc/slipway"
 HTTP_PORT = 8080
 STATS_PORT = 9901
 _ADMIN = {"socket_address": {"address": "127.0.0.1", "port_value": 9900}}
 ROUTES = "models"
+LIMITS = "limits"
 
 
-def build_bootstrap(heap_bytes: int | None) -> str:
-    """Answer the bootstrap: two listeners (models, statistics), the admin interface on loopback only, overload limits."""
+def build_bootstrap(heap_bytes: int | None, activator: str = "") -> str:
+    """Answer the bootstrap: listeners (models, statistics, held requests), the admin interface on loopback only, overload limits.
+
+    `activator` is where it is asked, HOST:PORT; empty where there is none, and then nothing is held.
+    """
+    listeners, clusters = [_models_listener(), _stats_listener()], [_admin_cluster()]
+    if activator:
+        listeners.append(_hold_listener())
+        clusters += hold_clusters(activator)
     return to_json(
         {
             "node": {"id": "slipway-router", "cluster": "slipway"},
             "admin": {"address": _ADMIN},
             "dynamic_resources": {"cds_config": _file("clusters.json")},
-            "static_resources": {"listeners": [_models_listener(), _stats_listener()], "clusters": [_admin_cluster()]},
+            "static_resources": {"listeners": listeners, "clusters": clusters},
             "overload_manager": _overload(heap_bytes),
+            "layered_runtime": {
+                "layers": [{"name": LIMITS, "rtds_layer": {"name": LIMITS, "rtds_config": _file("limits.json")}}]
+            },
             # Histograms are put together at every flush, counters at once: the meter's latencies lag its counts by this much.
             "stats_flush_interval": "1s",
         }
@@ -36,6 +48,8 @@ def _models_listener() -> dict[str, Any]:
         "codec_type": "AUTO",
         "use_remote_address": True,
         "normalize_path": True,
+        # Who begins a request and never ends its headers holds a connection no longer than this.
+        "request_headers_timeout": "10s",
         "strip_any_host_port": True,
         "strip_trailing_host_dot": True,
         "server_header_transformation": "PASS_THROUGH",
@@ -56,22 +70,40 @@ def _models_listener() -> dict[str, Any]:
         ],
         # What the router itself refuses is JSON, and an overload is 429 with Retry-After rather than 503.
         "local_reply_config": {
-            "mappers": [
-                {
-                    "filter": {"response_flag_filter": {"flags": ["UO", "OM"]}},
-                    "status_code": 429,
-                    "headers_to_add": [header("retry-after", "1")],
-                }
-            ],
+            "mappers": [*_refusals(), _NOT_FOR_CALLERS],
             "body_format": {
                 "json_format": {"error": "%LOCAL_REPLY_BODY%"},
                 "content_type": "application/json",
             },
         },
-        "http_filters": [_grpc_statistics(), _router_filter()],
+        "http_filters": [_private_paths(), forget_headers(), _grpc_statistics(), _router_filter()],
         "rds": {"route_config_name": ROUTES, "config_source": _file("routes.json")},
     }
     return _listener("models", HTTP_PORT, manager)
+
+
+# Of gRPC a refusal has the status RESOURCE_EXHAUSTED, which is 429's: UNAVAILABLE, the default, is an error of the server.
+_RESOURCE_EXHAUSTED = "8"
+_REFUSED = (
+    ("UO", "the model has as many requests under way as it can answer in time: try again later"),
+    ("OM", "the router has no memory left for another request: try again later"),
+)
+
+
+def _refusals() -> list[dict[str, Any]]:
+    """Answer what callers are told whom the router refuses: by what is at its limit, of gRPC first."""
+    grpc = {"header_filter": {"header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}}}
+    told: list[dict[str, Any]] = []
+    for flag, body in _REFUSED:
+        refused = {"response_flag_filter": {"flags": [flag]}}
+        answer = {"status_code": 429, "body": {"inline_string": body}}
+        headers = [header("retry-after", "1")]
+        by_grpc = [*headers, header("grpc-status", _RESOURCE_EXHAUSTED)]
+        told += [
+            {"filter": {"and_filter": {"filters": [refused, grpc]}}, **answer, "headers_to_add": by_grpc},
+            {"filter": refused, **answer, "headers_to_add": headers},
+        ]
+    return told
 
 
 def _stats_listener() -> dict[str, Any]:
@@ -85,15 +117,44 @@ def _stats_listener() -> dict[str, Any]:
         "http_filters": [_router_filter()],
         "route_config": {"virtual_hosts": [{"name": "stats", "domains": ["*"], "routes": routes}]},
     }
-    return _listener("stats", STATS_PORT, manager)
+    # Asked by the kubelet too: callers who hold all connections must not have the router restarted.
+    return _listener("stats", STATS_PORT, manager) | {"ignore_global_conn_limit": True}
 
 
-def _listener(name: str, port: int, manager: dict[str, Any]) -> dict[str, Any]:
+def _hold_listener() -> dict[str, Any]:
+    listener = _listener("hold", HOLD_PORT, hold_manager(_router_filter()), "127.0.0.1")
+    # The connections to it are of callers who have one already.
+    return listener | {"per_connection_buffer_limit_bytes": HOLD_BUFFER_BYTES, "ignore_global_conn_limit": True}
+
+
+def _listener(name: str, port: int, manager: dict[str, Any], address: str = "0.0.0.0") -> dict[str, Any]:  # noqa: S104 - a pod's own
     typed = {"@type": f"{TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager", **manager}
     return {
         "name": name,
-        "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},  # noqa: S104 - a pod's own address
+        "address": {"socket_address": {"address": address, "port_value": port}},
         "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": typed}]}],
+    }
+
+
+# The router itself answers 403 to what `_private_paths` refuses, and to nothing else.
+_NOT_FOR_CALLERS = {
+    "filter": {
+        "status_code_filter": {"comparison": {"op": "EQ", "value": {"default_value": 403, "runtime_key": "slipway.private"}}}
+    },
+    "status_code": 404,
+    "body": {"inline_string": "a model's own metrics are not for its callers: they are asked of its pods"},
+}
+
+
+def _private_paths() -> dict[str, Any]:
+    """Keep what a server tells of itself from its callers: who may see it asks its pods."""
+    path = {"url_path": {"path": {"exact": "/metrics"}}}
+    return {
+        "name": "envoy.filters.http.rbac",
+        "typed_config": {
+            "@type": f"{TYPE}.extensions.filters.http.rbac.v3.RBAC",
+            "rules": {"action": "DENY", "policies": {"private": {"permissions": [path], "principals": [{"any": True}]}}},
+        },
     }
 
 

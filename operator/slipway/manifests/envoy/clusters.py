@@ -7,13 +7,17 @@ from slipway.core.routing import RouterState, mirror_names
 from slipway.manifests.comparer import PORT as COMPARER_PORT
 from slipway.manifests.comparer import comparer_name
 from slipway.manifests.envoy.common import TYPE, resources, to_json
+from slipway.manifests.envoy.hold import HOLD_PORT
 from slipway.settings import Settings
 
 
 def build_clusters(state: RouterState, namespace: str, settings: Settings) -> str:
     """Answer the clusters file: one cluster a revision, its endpoints from its headless Service's DNS name; more for copies."""
     domain = settings.cluster_domain
-    clusters = [_cluster_json(revision, port, namespace, domain) for revision, port in sorted(state.clusters.items())]
+    held = {revision for route in state.routes.values() if route.wanted.hold for revision in route.wanted.ports}
+    clusters = [
+        _cluster_json(revision, port, namespace, domain, revision in held) for revision, port in sorted(state.clusters.items())
+    ]
     for name, route in sorted(state.routes.items()):
         steering = route.wanted.steering
         if steering.mirror and steering.revision in route.wanted.ports:
@@ -28,8 +32,27 @@ def build_clusters(state: RouterState, namespace: str, settings: Settings) -> st
 
 
 @lru_cache(maxsize=4096)  # most of what a namespace's routers are told does not change from one time to the next
-def _cluster_json(revision: str, port: int, namespace: str, domain: str) -> str:
-    return to_json(_cluster(revision, port, namespace, domain))
+def _cluster_json(revision: str, port: int, namespace: str, domain: str, held: bool) -> str:
+    cluster = _cluster(revision, port, namespace, domain)
+    return to_json(_with_hold(cluster) if held else cluster)
+
+
+def _with_hold(cluster: dict[str, Any]) -> dict[str, Any]:
+    """Answer the cluster with a last endpoint: where requests wait while there is no pod.
+
+    It is degraded, so that no router counts it as one of the revision's. Any pod that is well takes all requests, whatever
+    others of the revision do: by default, some would go on to the next priority as soon as a quarter is not well.
+    """
+    assignment = cluster["load_assignment"]
+    address = {"address": "127.0.0.1", "port_value": HOLD_PORT}
+    hold = {"endpoint": {"address": {"socket_address": address}}, "health_status": "DEGRADED"}
+    assignment = assignment | {
+        "endpoints": [*assignment["endpoints"], {"priority": 1, "lb_endpoints": [hold]}],
+        "policy": {"overprovisioning_factor": 100_000},
+    }
+    # That endpoint counts among those of which no more than this may be ejected: less than half of one pod and it is none.
+    outliers = cluster["outlier_detection"] | {"max_ejection_percent": 49}
+    return cluster | {"load_assignment": assignment, "outlier_detection": outliers}
 
 
 def _cluster(revision: str, port: int, namespace: str, domain: str) -> dict[str, Any]:
@@ -50,6 +73,8 @@ def _cluster(revision: str, port: int, namespace: str, domain: str) -> dict[str,
         },
         "connect_timeout": "0.5s",
         "lb_policy": "LEAST_REQUEST",
+        # A pod that has just come is the least busy, and would get most: it gets a tenth of its share, and all of it 5 s later.
+        "least_request_lb_config": {"slow_start_config": {"slow_start_window": "5s", "min_weight_percent": {"value": 10}}},
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": {"thresholds": [limits]},
         # Only what never reached a server counts against an endpoint: a model's own 5xx is the caller's to see.

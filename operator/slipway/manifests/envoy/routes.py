@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from slipway.core.routing import Route, RouterState, mirror_names, preview_name, service_names
+from slipway.core import holding
+from slipway.core.routing import Route, RouterState, Wanted, mirror_names, preview_name, service_names
 from slipway.core.steering import Match, Steering
 from slipway.manifests.comparer import comparer_name
 from slipway.manifests.envoy.bootstrap import ROUTES
@@ -24,7 +25,7 @@ def build_routes(state: RouterState, namespace: str, settings: Settings) -> str:
 
 def _virtual_host(name: str, route: Route, namespace: str, domain: str) -> dict[str, Any]:
     names = service_names(name, namespace, domain)
-    weights = sorted(route.wanted.positive.items())
+    weights = _weights(route)
     match = {"prefix": "/"}
     if not weights:
         body = json.dumps({"error": f"{name} has no ready revision yet"})
@@ -38,14 +39,21 @@ def _virtual_host(name: str, route: Route, namespace: str, domain: str) -> dict[
     steering = route.wanted.steering
     timeout = {"timeout": f"{route.wanted.timeout_seconds:g}s"}
     clusters = [
-        {"name": revision, "weight": weight, "response_headers_to_add": [_told(revision)]} for revision, weight in weights
+        {"name": revision, "weight": weight, **_told(name, namespace, revision, route.wanted)} for revision, weight in weights
     ]
     everybody: dict[str, Any] = {"match": match, "route": {**timeout, "weighted_clusters": {"clusters": clusters}}}
     routes = _with_copies(name, steering, [everybody] if steering.sticky is None else _staying(everybody, steering))
     if steering.testers is not None:
         theirs = {**match, **_carries(steering.testers)}
-        routes.insert(0, _only(theirs, steering.revision, timeout))
-    return {"name": name, "domains": [*names, *route.wanted.hosts], "retry_policy": _RETRY_POLICY, "routes": routes}
+        routes.insert(0, _only(theirs, timeout, steering.revision, _told(name, namespace, steering.revision, route.wanted)))
+    retries = {"retry_policy": _retry_policy(route.wanted)}
+    return {"name": name, "domains": [*names, *route.wanted.hosts], **retries, "routes": routes}
+
+
+def _weights(route: Route) -> list[tuple[str, int]]:
+    """Answer revisions and weights in the order in which the routers choose: where callers stay, that of their places."""
+    sticky = route.wanted.steering.sticky
+    return sorted(route.wanted.positive.items()) if sticky is None else sticky.places(route.wanted.positive)
 
 
 # Of longer requests, and of those that do not say how long they are, no copies are made: a slow reader would hold callers up.
@@ -79,7 +87,7 @@ def _copy(cluster: str, percent: int) -> dict[str, Any]:
 def _staying(route: dict[str, Any], steering: Steering) -> list[dict[str, Any]]:
     """Answer the routes by which callers stay with one revision: it is chosen by a hash of what they carry, not by chance.
 
-    The hash is salted by the candidate: who had the candidate in one test has it in another by chance. Callers without the cookie
+    The hash is salted by the test: who had the candidate in one test has it in another by chance. Callers without the cookie
     get one with the identity of their request, by which they are assigned at once: the same value hashes alike in a header.
     """
     sticky = steering.sticky
@@ -90,9 +98,9 @@ def _staying(route: dict[str, Any], steering: Steering) -> list[dict[str, Any]]:
         return {**route["route"], "weighted_clusters": split, "hash_policy": [policy]}
 
     if not sticky.cookie:
-        salted = {"pattern": {"regex": "^.*$"}, "substitution": f"{steering.revision}/\\0"}
+        salted = {"pattern": {"regex": "^.*$"}, "substitution": f"{sticky.salt}/\\0"}
         return [{**route, "route": by({"header": {"header_name": sticky.name, "regex_rewrite": salted}})}]
-    cookie = f"{sticky.name}-{steering.revision}"
+    cookie = f"{sticky.name}-{sticky.salt}"
     given = f"{cookie}=%REQ(x-request-id)%; Path=/; Max-Age={sticky.ttl_seconds:.0f}; HttpOnly; SameSite=Lax"
     some = {"cookies": [{"name": cookie, "string_match": {"safe_regex": {"regex": ".+"}}}]}
     giving = {"header": {"key": "set-cookie", "value": given}, "append_action": "APPEND_IF_EXISTS_OR_ADD"}
@@ -116,20 +124,38 @@ _RETRY_POLICY = {
 }
 
 
+def _retry_policy(wanted: Wanted) -> dict[str, Any]:
+    """Answer the retries. Where requests may wait, the third attempt does so: the last pod may have gone this very moment."""
+    if not wanted.hold:
+        return _RETRY_POLICY
+    typed = {"@type": f"{TYPE}.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig", "update_frequency": 2}
+    return {
+        **_RETRY_POLICY,
+        "retry_priority": {"name": "envoy.retry_priorities.previous_priorities", "typed_config": typed},
+    }
+
+
 def _preview_host(name: str, route: Route, namespace: str, domain: str) -> dict[str, Any]:
     """Answer the virtual host under which a candidate answers alone."""
     preview = preview_name(name)
-    only = _only({"prefix": "/"}, route.wanted.steering.revision, {"timeout": f"{route.wanted.timeout_seconds:g}s"})
+    revision = route.wanted.steering.revision
+    timeout = {"timeout": f"{route.wanted.timeout_seconds:g}s"}
+    only = _only({"prefix": "/"}, timeout, revision, _told(name, namespace, revision, route.wanted))
     domains = service_names(preview, namespace, domain)
-    return {"name": preview, "domains": domains, "retry_policy": _RETRY_POLICY, "routes": [only]}
+    return {"name": preview, "domains": domains, "retry_policy": _retry_policy(route.wanted), "routes": [only]}
 
 
-def _only(match: dict[str, Any], revision: str, more: dict[str, Any]) -> dict[str, Any]:
-    return {"match": match, "route": {**more, "cluster": revision}, "response_headers_to_add": [_told(revision)]}
+def _only(match: dict[str, Any], more: dict[str, Any], revision: str, told: dict[str, Any]) -> dict[str, Any]:
+    return {"match": match, "route": {**more, "cluster": revision}, **told}
 
 
-def _told(revision: str) -> dict[str, Any]:
-    return header("x-slipway-revision", revision)
+def _told(name: str, namespace: str, revision: str, wanted: Wanted) -> dict[str, Any]:
+    """Answer what the router adds: to the answer, who gave it; to a request that may have to wait, for whom."""
+    told = {"response_headers_to_add": [header("x-slipway-revision", revision)]}
+    if not wanted.hold or revision not in wanted.ports:
+        return told
+    held = holding.write(namespace, name, revision, wanted.ports[revision], wanted.timeout_seconds)
+    return {**told, "request_headers_to_add": [header(holding.HELD, held)]}
 
 
 def _carries(match: Match) -> dict[str, Any]:
