@@ -24,6 +24,9 @@ class ScalingMetrics(Collector):
         limit = GaugeMetricFamily(
             "slipway_scaling_concurrency_limit", "Requests in flight for each replica that the objective allows.", labels=who
         )
+        hindered = GaugeMetricFamily(
+            "slipway_scaling_hindered", "1 for what keeps pods that were ordered from serving.", labels=[*who, "reason"]
+        )
         for obj in self._store.all(MODEL_DEPLOYMENT):
             scaling = (obj.get("status") or {}).get("scaling")
             if not scaling:
@@ -34,4 +37,6 @@ class ScalingMetrics(Collector):
             reason.add_metric([*which, scaling.get("reason", "")], 1)
             if "concurrencyLimit" in scaling:
                 limit.add_metric(which, scaling["concurrencyLimit"])
-        yield from (replicas, wanted, reason, limit)
+            if "hindrance" in scaling:
+                hindered.add_metric([*which, scaling["hindrance"]["reason"]], 1)
+        yield from (replicas, wanted, reason, limit, hindered)

@@ -1,24 +1,22 @@
-"""How many replicas each ModelDeployment with an objective shall have: looked at again every few seconds, without any request."""
+"""How many replicas each ModelDeployment has that has not always as many: looked at every few seconds, without any request."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from slipway.api.spec import Spec
-from slipway.api.status import ScalingStatus, Status
-from slipway.core.clock import to_datetime
-from slipway.core.evidence import since
-from slipway.core.figures import LIVE_SECONDS, Slice
+from slipway.api.status import RevisionStatus, ScalingStatus, Status
+from slipway.core.pods import Pods
 from slipway.core.scaling.decide import Decision, decide
-from slipway.core.scaling.memory import Learned, Look, Memory
-from slipway.core.scaling.objective import Settings
+from slipway.core.scaling.memory import Cpu, Learned, Memory
+from slipway.core.scaling.objective import Reason, Settings
 from slipway.core.sizing import settings, told
-from slipway.core.symptoms import pod_ready
-from slipway.kube.kinds import MODEL_DEPLOYMENT, POD
+from slipway.kube.kinds import DEPLOYMENT, MODEL_DEPLOYMENT, POD
 from slipway.kube.store import Store
+from slipway.looks import Part, Totals
 from slipway.manifests.labels import REVISION_LABEL
 from slipway.meter.meter import Meter
 from slipway.model import Model
@@ -31,34 +29,58 @@ _AT_ONCE = 16
 
 @dataclass
 class _Sized:
-    """One ModelDeployment: what it asks for, what was seen last, and what was decided of it."""
+    """One ModelDeployment: what it asks for, and its revisions that have a role, stable first."""
 
     version: str
     asked: Settings | None
     status: Status
-    memory: Memory | None = None
-    seen: Slice | None = None
+    revisions: dict[str, "_Revision"] = field(default_factory=dict[str, "_Revision"])
+    told: ScalingStatus | None = None
+
+
+@dataclass
+class _Revision:
+    """One revision: its history, what had been counted of it at the last look, and what was decided then."""
+
+    memory: Memory
+    seen: Totals = field(default_factory=Totals)
+    pods: Pods = field(default_factory=Pods)
     decision: Decision | None = None
+
+    def part(self, meter: Meter, store: Store, key: Key, name: str, now: datetime) -> Part:
+        """Answer what came since the last look, and take this one for it."""
+        before, self.seen = self.seen, Totals.of(meter, key[0], name)
+        pods = [pod for pod in store.children(*key, POD) if pod["metadata"]["labels"].get(REVISION_LABEL) == name]
+        self.pods = Pods.of(pods, store.get(DEPLOYMENT, key[0], name) or {}, self.pods.starts, now)
+        return Part.of(meter, key[0], name, before, self.seen, self.pods)
 
 
 class Sizer:
     """Keeps the decisions. `changed` is told of whose has another number of replicas, or another reason, than before."""
 
-    def __init__(self, store: Store, meter: Meter, changed: Callable[[Key], None]) -> None:
-        self._store, self._meter, self._changed = store, meter, changed
+    def __init__(self, store: Store, meter: Meter, cpu: Callable[[Key, datetime], Cpu], changed: Callable[[Key], None]) -> None:
+        self._store, self._meter, self._cpu, self._changed = store, meter, cpu, changed
         self._sized: dict[Key, _Sized] = {}
 
-    def decision(self, namespace: str, name: str) -> Decision | None:
-        """Answer what was decided last; None without an objective, and before the first look."""
+    def decisions(self, namespace: str, name: str) -> dict[str, Decision]:
+        """Answer what was decided last of each revision with a role, had it all requests; nothing without an objective."""
         sized = self._sized.get((namespace, name))
-        return sized.decision if sized is not None else None
+        revisions = sized.revisions if sized is not None else {}
+        return {name: each.decision for name, each in revisions.items() if each.decision is not None}
 
     def told(self, model: Model, now: datetime) -> ScalingStatus | None:
-        """Answer what status says of a ModelDeployment's size: as before, where nothing is news; None without an objective."""
-        before, decision = model.status.scaling, self.decision(model.namespace, model.name)
-        if model.spec is not None and model.spec.scaling.objective is None:
+        """Answer what status says of a ModelDeployment's size: as before, where nothing is news; None where it is fixed."""
+        before, stable = model.status.scaling, model.status.stable
+        if model.spec is not None and model.spec.scaling.fixed:
             return None
-        return before if decision is None else told(before, decision, now)
+        decision = self._decision((model.namespace, model.name), stable)
+        return before if decision is None else told(before, decision, now, _activation(model.status))
+
+    def obey(self, model: Model, now: datetime) -> None:
+        """Decide at once where somebody has just asked for a model without pods."""
+        sized = self._read((model.namespace, model.name), model.obj)
+        if sized.asked is not None and sized.status.stable is not None and _woken(sized.status):
+            self._decide((model.namespace, model.name), sized, sized.asked, now)
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -81,12 +103,32 @@ class Sizer:
         for key, obj in found.items():
             sized = self._read(key, obj)
             if sized.asked is None or sized.status.stable is None:
-                sized.decision = sized.memory = sized.seen = None
+                sized.revisions.clear()
                 continue
-            before, sized.decision = sized.decision, self._decide(key, sized, sized.asked, now)
-            if before is None or (before.replicas, before.reason) != (sized.decision.replicas, sized.decision.reason):
+            before = self._decided(key)
+            self._decide(key, sized, sized.asked, now)
+            if self._is_news(key, sized, now) or before != self._decided(key):
                 self._changed(key)
             yield key
+
+    def _decided(self, key: Key) -> dict[str, tuple[int, Reason]]:
+        return {revision: (each.replicas, each.reason) for revision, each in self.decisions(*key).items()}
+
+    def _decision(self, key: Key, stable: RevisionStatus | None) -> Decision | None:
+        """Answer what was decided of stable; what is refused of a candidate's requests is told with it."""
+        decisions = self.decisions(*key)
+        if stable is None or stable.revision not in decisions:
+            return None
+        refused = sum(each.refused_per_second for each in decisions.values())
+        return replace(decisions[stable.revision], refused_per_second=refused)
+
+    def _is_news(self, key: Key, sized: _Sized, now: datetime) -> bool:
+        """Tell whether status is to say something else than was to be said at the look before."""
+        before, status = sized.told, sized.status
+        decision = self._decision(key, status.stable)
+        if decision is not None:
+            sized.told = told(before or status.scaling, decision, now, _activation(status))
+        return sized.told != before
 
     def _read(self, key: Key, obj: dict[str, Any]) -> _Sized:
         """Answer what is known of a ModelDeployment; it is read only where it has changed."""
@@ -102,43 +144,43 @@ class Sizer:
         known.version, known.asked, known.status = version, asked, status
         return known
 
-    def _decide(self, key: Key, sized: _Sized, asked: Settings, now: datetime) -> Decision:
-        status = sized.status
-        assert status.stable is not None  # noqa: S101 - the caller checked it
-        if sized.memory is None:
-            learned = status.scaling.learned if status.scaling is not None else None
-            sized.memory = Memory(Learned.restore(learned.model_dump(by_alias=True, exclude_none=True) if learned else {}))
-        revisions = [role.revision for role in (status.stable, status.candidate) if role is not None and role.weight]
-        figures = [self._meter.figures(key[0], revision, LIVE_SECONDS) for revision in revisions]
-        counted = [total for revision in revisions if (total := self._meter.total(key[0], revision)) is not None]
-        total: Slice | None = None
-        for each in counted:
-            total = each if total is None else total + each
-        got = since(total, sized.seen) if total is not None and sized.seen is not None else None
-        sized.seen = total
-        ready, start_seconds = self._pods(key, revisions)
-        look = Look(
-            got,
-            in_flight=sum(each.in_flight for each in figures),
-            ready=ready,
-            replicas=sized.decision.replicas if sized.decision is not None else status.stable.replicas,
-            reliable=bool(figures) and all(each.reliable for each in figures),
-            start_seconds=start_seconds,
-            rolling=status.candidate is not None,
-        )
-        decision = decide(look, asked, sized.memory, now)
-        sized.memory = decision.memory
-        return decision
+    def _decide(self, key: Key, sized: _Sized, asked: Settings, now: datetime) -> None:
+        """Decide on each revision with a role, by its own history, as if it had all requests."""
+        stable = sized.status.stable
+        assert stable is not None  # noqa: S101 - the caller checked it
+        before, names = sized.revisions, [role.revision for role in sized.status.roles]
+        first = before.get(stable.revision) or _Revision(_remembered(sized.status))
+        sized.revisions = {name: before.get(name) or _Revision(first.memory.for_candidate) for name in names}
+        sized.revisions[stable.revision] = first
+        parts = {name: each.part(self._meter, self._store, key, name, now) for name, each in sized.revisions.items()}
+        least, cpu = _had(sized.status), self._cpu(key, now) if asked.objective.cpu is not None else None
+        for name, revision in sized.revisions.items():
+            others = [part for each, part in parts.items() if each != name]
+            had = revision.decision.replicas if revision.decision is not None else least
+            if revision is not first and revision.memory.learned.service is None:
+                had = max(had, least)  # nothing is known of a candidate before its first requests: it is as stable is
+            look = parts[name].look(others, had, woken=_woken(sized.status))
+            revision.decision = decide(replace(look, cpu=cpu), asked, revision.memory, now)
+            revision.memory = revision.decision.memory
+            least = revision.decision.replicas
 
-    def _pods(self, key: Key, revisions: list[str]) -> tuple[int, float | None]:
-        """Answer how many pods are ready, and how long the slowest of them took from its making to that."""
-        ready, took = 0, list[float]()
-        for pod in self._store.children(*key, POD):
-            if pod["metadata"]["labels"].get(REVISION_LABEL) not in revisions or not pod_ready(pod):
-                continue
-            ready += 1
-            condition = next((each for each in pod["status"]["conditions"] if each["type"] == "Ready"), {})
-            if condition.get("lastTransitionTime"):
-                made = to_datetime(pod["metadata"]["creationTimestamp"])
-                took.append((to_datetime(condition["lastTransitionTime"]) - made).total_seconds())
-        return ready, max(took, default=None)
+
+def _activation(status: Status) -> str:
+    return status.activation.at if status.activation is not None else ""
+
+
+def _woken(status: Status) -> bool:
+    """Tell whether there is an activation that was not obeyed yet. Times of two machines are not compared."""
+    return _activation(status) != (status.scaling.activation if status.scaling is not None else "")
+
+
+def _remembered(status: Status) -> Memory:
+    learned = status.scaling.learned if status.scaling is not None else None
+    return Memory(Learned.restore(learned.model_dump(by_alias=True, exclude_none=True) if learned else {}))
+
+
+def _had(status: Status) -> int:
+    """Answer how many replicas a revision with all requests has, as status tells: in a rollout neither may have so many."""
+    roles = [role.replicas for role in status.roles]
+    decided = status.scaling.replicas if status.scaling is not None and status.candidate is not None else 0
+    return max(*roles, decided)

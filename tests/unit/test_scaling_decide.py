@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from tests.unit.scaling_world import KNOWN, LATENCY, SERVICE, World
 
-from slipway.core.scaling.memory import Learned, Memory
+from slipway.core.scaling.memory import Cpu, Learned, Memory, Tick
+from slipway.core.scaling.needs import largest
 from slipway.core.scaling.objective import Objective, Reason, Settings
 from slipway.core.scaling.queueing import replicas_for
 from slipway.core.scaling.schedule import Floor
@@ -16,16 +17,16 @@ from slipway.core.scaling.schedule import Floor
     [
         (Objective(requests_per_second=20), 6, Reason.REQUESTS_PER_SECOND),
         (Objective(concurrency=1), 5, Reason.CONCURRENCY),
-        (Objective(cpu=0.5), 9, Reason.CPU),
+        (Objective(cpu=0.5), 8, Reason.CPU),
         (Objective(latency_ms=100), 7, Reason.ARRIVALS),
-        (Objective(latency_ms=100, requests_per_second=20, cpu=0.5), 9, Reason.CPU),
+        (Objective(latency_ms=100, requests_per_second=20, cpu=0.5), 8, Reason.CPU),
         (Objective(latency_ms=100, requests_per_second=2), 20, Reason.AT_MAXIMUM),
     ],
 )
 def test_each_objective_alone_and_the_largest_of_several(objective: Objective, replicas: int, reason: Reason) -> None:
     world = World(Settings(objective, 1, 20), replicas=4)
-    for _ in range(20):  # four busy cores, however many share them; a fifth more than the need is within the tolerance of cpu
-        decision = world.run(2, 100, cpu=4.0 / world.replicas)
+    for _ in range(20):  # four cores busy, however many pods share them
+        decision = world.run(2, 100, cpu=Cpu(4.0))
     assert (decision.replicas, decision.reason) == (replicas, reason), decision.message
     assert decision.limited == (reason == Reason.AT_MAXIMUM)
 
@@ -81,9 +82,30 @@ def test_arrivals_that_vary_get_head_room() -> None:
     assert found.wanted > calm.replicas
 
 
-def test_expected_arrivals_of_a_rollouts_next_step_get_their_pods_before() -> None:
-    candidate = World()  # sized by what stable learned, before its first request
-    decision = candidate.run(4, 0, expected_per_second=100.0)
+@pytest.mark.parametrize(
+    ("cpu", "replicas"),
+    [
+        (Cpu(2.0), 4),
+        (Cpu(2.15), 4),  # within the tolerance
+        (Cpu(2.6), 6),
+        (Cpu(1.0), 2),
+        (Cpu(1.0, unknown=1), 3),  # it may be as busy as the objective allows
+        (Cpu(2.6, unknown=2), 6),  # they may be idle
+        (Cpu(1.0, missing="metrics.k8s.io is not served"), 4),
+    ],
+)
+def test_cpu(cpu: Cpu, replicas: int) -> None:
+    look = replace(World().look(10), cpu=cpu, replicas=4, ready=4)
+    memory = Memory(ticks=(Tick(2.0, 2.0, 10, 0, 10),))
+    need = largest(memory, look, Settings(Objective(cpu=0.5), 1, 20))
+    assert need is not None
+    assert need.replicas == replicas
+    assert (need.reason == Reason.NO_CPU_FIGURES) == bool(cpu.missing)
+
+
+def test_each_revision_of_a_rollout_is_sized_as_if_it_had_all_requests() -> None:
+    both = World()
+    decision = both.run(60, 50, rolling=True, elsewhere=100, in_flight_elsewhere=2)  # of two seconds
     assert decision.replicas == World().run(60, 100).replicas
 
 
@@ -98,6 +120,11 @@ def test_after_a_restart_what_is_there_is_kept_for_a_hold() -> None:
     world = World(memory=Memory(KNOWN), replicas=9)
     assert {world.run(2, 50).replicas for _ in range(25)} == {9}
     assert world.run(300, 50).replicas < 9
+
+
+def test_min_and_max_the_same_keep_the_number_whatever_comes() -> None:
+    world = World(replace(LATENCY, minimum=4, maximum=4), replicas=4)
+    assert {world.run(2, rate).replicas for rate in (0, 500, 500, 0) for _ in range(60)} == {4}
 
 
 def test_the_schedule_is_a_floor() -> None:
@@ -121,7 +148,7 @@ def test_to_zero_after_idleness_and_back_for_the_first_who_waits() -> None:
     decision = world.run(20, 0)
     assert (decision.replicas, decision.reason) == (0, Reason.IDLE)
     assert world.run(20, 0).replicas == 0
-    assert world.looked(replace(world.look(0), held=1)).replicas >= 1
+    assert world.looked(world.look(0, in_flight=1)).replicas >= 1
     assert World(replace(LATENCY, minimum=0)).run(3600, 0).replicas == 1
 
 

@@ -10,7 +10,7 @@ from tests.unit.scaling_world import KNOWN, LATENCY, World
 
 from slipway.core.scaling.arrivals import forecast
 from slipway.core.scaling.limits import changed, paced
-from slipway.core.scaling.memory import Learned, Memory, Tick
+from slipway.core.scaling.memory import Cpu, Learned, Memory, Tick
 from slipway.core.scaling.needs import needs
 from slipway.core.scaling.objective import Objective, Reason, Settings
 
@@ -36,11 +36,11 @@ class Scaling(RuleBasedStateMachine):
         in_flight=st.integers(0, 500),
         ready=st.integers(0, MAXIMUM),
         start=st.sampled_from((None, 1.0, 20.0, 300.0)),
-        cpu=st.sampled_from((None, 0.0, 0.5, 2.0)),
+        cpu=st.sampled_from((None, Cpu(missing="away"), Cpu(0.0), Cpu(0.5, 1), Cpu(20.0))),
         times=st.integers(1, 30),
     )
     def looked(
-        self, arrivals: int, latency: float, in_flight: int, ready: int, start: float | None, cpu: float | None, times: int
+        self, arrivals: int, latency: float, in_flight: int, ready: int, start: float | None, cpu: Cpu | None, times: int
     ) -> None:
         for _ in range(times):
             look = self.world.look(arrivals, latency, in_flight)
@@ -95,17 +95,16 @@ class Scaling(RuleBasedStateMachine):
 
 
 TestScaling = Scaling.TestCase
-TestScaling.settings = settings(max_examples=30, stateful_step_count=20, deadline=None)
+TestScaling.settings = settings(max_examples=30, stateful_step_count=20)
 
 counts = st.lists(st.integers(0, 400), min_size=30, max_size=60)
 
 
 def seen(arrivals: list[int]) -> Memory:
-    ticks = tuple(Tick(2.0 * (number + 1), 2.0, each, 0) for number, each in enumerate(arrivals))
+    ticks = tuple(Tick(2.0 * (number + 1), 2.0, each, 0, each) for number, each in enumerate(arrivals))
     return Memory(KNOWN, ticks)
 
 
-@settings(deadline=None)
 @given(counts, st.floats(1, 3))
 def test_more_arrivals_by_one_factor_never_need_fewer_replicas(arrivals: list[int], factor: float) -> None:
     def most(memory: Memory) -> int:
@@ -119,7 +118,7 @@ def test_more_arrivals_by_one_factor_never_need_fewer_replicas(arrivals: list[in
     assert higher.now + higher.variability >= (lower.now + lower.variability) * 0.98
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.floats(0.5, 300), st.sampled_from((5.0, 20.0, 90.0)))
 def test_a_constant_load_converges_and_never_turns_round(per_second: float, start: float) -> None:
     world = World(replicas=LATENCY.maximum)

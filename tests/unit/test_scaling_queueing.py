@@ -10,7 +10,6 @@ from slipway.core.scaling.queueing import (
     MIDDLES,
     Pod,
     Service,
-    concurrency_limit,
     mean_wait,
     replicas_for,
     slow_share,
@@ -73,13 +72,3 @@ def test_the_answer_is_enough_and_one_fewer_is_not(pod: Pod, service: Service, l
         assert slow_share(load, replicas, pod, service, LATENCY_MS) <= allowed
     if replicas > 1:
         assert slow_share(load, replicas - 1, pod, service, LATENCY_MS) > allowed or load >= (replicas - 1) * pod.parallelism
-
-
-@given(st.integers(1, 100), pods, services, st.floats(0.01, 0.5))
-def test_the_concurrency_limit_lies_within_the_pods_servers_and_their_queue(
-    replicas: int, pod: Pod, service: Service, allowed: float
-) -> None:
-    limit = concurrency_limit(replicas, pod, service, LATENCY_MS, allowed)
-    assert math.isfinite(limit)
-    assert limit >= 0
-    assert limit >= concurrency_limit(replicas, pod, service, LATENCY_MS, allowed / 2) - 1e-6

@@ -11,7 +11,7 @@ from slipway.api.status import ScalingStatus
 from slipway.core.figures import Counts, Figures, Slice
 from slipway.core.latency import Histogram, bucket_of
 from slipway.core.scaling.decide import Decision
-from slipway.core.scaling.memory import Memory
+from slipway.core.scaling.memory import Cpu, Memory
 from slipway.core.scaling.objective import Reason
 from slipway.core.sizing import TOLD_SECONDS, settings, told
 from slipway.kube.store import Store
@@ -25,22 +25,35 @@ KEY = ("ns", "m")
 
 
 class Traffic:
-    """A meter: so many requests of 50 ms each at every look."""
+    """A meter: so many requests of 50 ms each at every look, in a rollout by weight (percent); the candidate may be slower."""
 
     def __init__(self, per_second: float = 0.0) -> None:
-        self.per_second, self.requests, self.at = per_second, 0.0, 0.0
-        self.missing, self.queued, self.latency_ms = 0, 0, 50
+        self.per_second, self.at = per_second, 0.0
+        self.requests = {"m-a": 0.0}
+        self.missing, self.queued, self.latency_ms, self.weight, self.slower = 0, 0, 50, 0, 1
+
+    def _share(self, revision: str) -> float:
+        candidate = revision != "m-a"
+        return (self.weight if candidate else 100 - self.weight) / 100 if revision in self.requests else 0.0
+
+    def _latency_ms(self, revision: str) -> int:
+        return self.latency_ms if revision == "m-a" else self.latency_ms * self.slower
 
     def pass_seconds(self, seconds: float) -> None:
         self.at += seconds
-        self.requests += self.per_second * seconds
+        for revision in self.requests:
+            self.requests[revision] += self.per_second * self._share(revision) * seconds
 
     def total(self, namespace: str, revision: str) -> Slice | None:
-        requests = int(self.requests)
-        return Slice(0, self.at, Counts(requests=requests), Histogram({bucket_of(self.latency_ms): requests} if requests else {}))
+        if revision not in self.requests:
+            return None
+        requests = int(self.requests[revision])
+        took = {bucket_of(self._latency_ms(revision)): requests} if requests else {}
+        return Slice(0, self.at, Counts(requests=requests), Histogram(took))
 
     def figures(self, namespace: str, revision: str, seconds: float) -> Figures:
-        in_flight = self.queued or round(self.per_second * 0.05)
+        in_flight = round(self.per_second * self._share(revision) * self._latency_ms(revision) / 1000)
+        in_flight = self.queued if self.queued and revision in self.requests else in_flight
         return Figures(seconds, 1.0, 2, self.missing, in_flight, 0.0, Counts(), Histogram())
 
 
@@ -82,7 +95,8 @@ class World:
         self.store.put(obj(1, replicas, **status))
         for number in range(replicas):
             self.store.put(pod(number))
-        self.sizer = Sizer(self.store, cast("Any", self.traffic), self.changed.append)
+        self.cpu = Cpu()
+        self.sizer = Sizer(self.store, cast("Any", self.traffic), lambda key, now: self.cpu, self.changed.append)
 
     def pass_seconds(self, seconds: float) -> Decision | None:
         """Look so often, and answer the last decision; what is ordered is there at once."""
@@ -90,11 +104,11 @@ class World:
             self.now += timedelta(seconds=LOOK_SECONDS)
             self.traffic.pass_seconds(LOOK_SECONDS)
             self.sizer.look(self.now)
-            decision = self.sizer.decision(*KEY)
+            decision = self.sizer.decisions(*KEY).get("m-a")
             have = len([each for each in self.store.children(*KEY) if each["kind"] == "Pod"])
             for number in range(have, decision.replicas if decision is not None else 0):
                 self.store.put(pod(number))
-        return self.sizer.decision(*KEY)
+        return self.sizer.decisions(*KEY).get("m-a")
 
 
 def test_more_arrivals_more_replicas_and_the_routers_are_told_once() -> None:
@@ -134,6 +148,63 @@ def test_without_an_objective_nothing_is_decided() -> None:
     world.pass_seconds(10)
     world.store.put(obj(2, 1, asked={"min": 3}))
     assert world.pass_seconds(2) is None
+
+
+def rolling(version: int, replicas: int, weight: int, candidate: int = 1) -> dict[str, Any]:
+    """Answer the ModelDeployment with a candidate of so many percent."""
+    tried = {"revision": "m-b", "weight": weight, "ready": candidate, "replicas": candidate}
+    return obj(version, replicas, candidate=tried)
+
+
+def test_each_revision_of_a_rollout_has_a_history_of_its_own() -> None:
+    world = World()
+    world.traffic.per_second = 40
+    before = world.pass_seconds(300)
+    assert before is not None
+
+    def step(version: int, weight: int, seconds: float = 120) -> dict[str, Decision]:
+        world.store.put(rolling(version, before.replicas, weight))
+        world.traffic.weight = weight
+        world.traffic.requests.setdefault("m-b", 0.0)
+        world.pass_seconds(seconds)
+        return world.sizer.decisions(*KEY)
+
+    world.traffic.slower = 3
+    first = step(2, 0)
+    assert first["m-b"].replicas == first["m-a"].replicas, "a candidate without requests is as stable is"
+    tried = step(3, 50)
+    assert tried["m-a"].replicas == before.replicas, "stable could take all back, and is no slower than it was"
+    service = tried["m-b"].memory.learned.service
+    assert service is not None
+    assert service.mean_ms == pytest.approx(150, rel=0.1)
+    assert tried["m-b"].replicas > 2 * before.replicas, "three times as slow needs three times as many"
+
+    world.store.put(obj(4, 5, stable={"revision": "m-b", "weight": 100, "ready": 5, "replicas": 5}))
+    world.traffic.weight = 100
+    world.pass_seconds(2)
+    promoted = world.sizer.decisions(*KEY)
+    assert promoted.keys() == {"m-b"}
+    assert promoted["m-b"].replicas == tried["m-b"].replicas, "its history goes on"
+
+
+def test_a_bad_candidate_leaves_nothing_behind_in_stables_history() -> None:
+    world, calm = World(), World()
+    for each in (world, calm):
+        each.traffic.per_second = 40
+        each.pass_seconds(300)
+    world.traffic.requests["m-b"], world.traffic.weight, world.traffic.slower = 0.0, 50, 40
+    world.store.put(rolling(2, 3, 50))
+    world.pass_seconds(120)
+    world.store.put(obj(3, 3))
+    world.traffic.weight = 0
+    after, usual = world.pass_seconds(2), calm.pass_seconds(122)
+    assert after is not None
+    assert usual is not None
+    assert after.memory.learned.service is not None
+    assert usual.memory.learned.service is not None
+    assert after.memory.learned.service.mean_ms == pytest.approx(usual.memory.learned.service.mean_ms, rel=0.1)
+    assert after.memory.trial is None
+    assert after.memory.learned.caution == usual.memory.learned.caution == 1.0
 
 
 def decision(replicas: int, reason: Reason = Reason.ARRIVALS, **more: Any) -> Decision:

@@ -56,7 +56,8 @@ class RoutesSeen:
     """What all routers of the namespace do for one ModelDeployment.
 
     `written` are the weights asked of the routers (by revision, without zeros), `steering` is the rest. `settled` says that
-    every router that a caller may still reach has taken them over; `symptom` why no router is well, where none is ready.
+    every router that a caller may still reach has taken them over; `symptom` why no router is well, where none is ready. With
+    `hold`, requests wait for a first pod where there is none.
     """
 
     written: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -65,6 +66,7 @@ class RoutesSeen:
     config_error: Symptom | None = None
     symptom: Symptom | None = None
     steering: Steering = UNSTEERED
+    hold: bool = False
 
     def does(self, weights: Mapping[str, int], steering: Steering) -> bool:
         """Tell whether every router is seen doing just that; `weights` may have zeros."""

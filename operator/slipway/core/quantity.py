@@ -3,8 +3,9 @@
 import re
 from decimal import Decimal
 
-# None is above 2**63: what has an exponent of more digits is something else, a digest for example.
-_QUANTITY = re.compile(r"^([+-]?[0-9]+(?:\.[0-9]*)?|[+-]?\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,2})?$")
+from slipway.api.base import QUANTITY_PATTERN
+
+_QUANTITY = re.compile(QUANTITY_PATTERN)
 _SUFFIX = {
     "n": Decimal("1e-9"),
     "u": Decimal("1e-6"),

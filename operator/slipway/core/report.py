@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from slipway.api.status import Condition, ConditionType, Phase, RevisionStatus, RolloutStatus, Status
 from slipway.core import plan
+from slipway.core.capacity import replicas
 from slipway.core.clock import stamp
 from slipway.core.observation import Symptom
 from slipway.core.revision import Target
-from slipway.core.rollout import awaits_word
 from slipway.core.routing import preview_name
-from slipway.core.state import State, World
+from slipway.core.state import Candidate, State, World
+from slipway.core.step import asked, awaits_word, contender, verdict
 from slipway.core.verbs import aim
 
 Verdict = tuple[bool | None, str, str]
@@ -30,7 +31,7 @@ _UNCLEAR = {
 }
 # What is measured is not known: told at once, not only when the hold is over.
 _UNKNOWN = ("MetricsStale", "CheckUnanswered")
-_UNDER_WAY = {"WaitingForPods", *STAGES, "WaitingForRouters", "Shifting", "Holding", *_UNCLEAR, "Updating", "Scaling"}
+_UNDER_WAY = {"WaitingForPods", *STAGES, "WaitingForRouters", "Shifting", "Holding", *_UNCLEAR, "Updating", "Scaling", "Waking"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Subject:
     spec_error: Symptom | None = None
     hindrance: Symptom | None = None
     url: str = ""
-    selectors: Mapping[str, str] = field(default_factory=dict[str, str])
+    selector: str = ""
     unsafe: bool = False
     exposed: Verdict | None = None
     """Whether callers outside the cluster reach it; None where that is not asked for."""
@@ -63,13 +64,17 @@ def available(subject: Subject, state: State, world: World) -> Verdict:
         return False, "NothingServes", "no revision is ready yet"
     if not world.routes.ready:
         return _no_router(subject, world)
+    if _sleeps(state, world):
+        return True, "ScaledToZero", f"{_list(serving)} has no pod, for nobody asks: the next request waits for a first one"
     down = [name for name in serving if not world.seen(name).ready]
+    if down and world.routes.hold and not world.seen(down[0]).symptom:
+        return False, "Waking", f"a first pod of {down[0]} is on its way: requests wait for it"
     if down:
         symptom = world.seen(down[0]).symptom
         why = f": {symptom.message}" if symptom else ""
         return False, symptom.reason if symptom else "NoReadyPod", f"{down[0]} has no ready pod{why}"
     unreached = [name for name in serving if not world.routes.reached(name)]
-    if unreached:
+    if unreached and not world.routes.hold:
         return False, "WaitingForRouters", f"the routers do not see a ready pod of {unreached[0]} yet"
     return True, "Serving", f"{_list(serving)} answers requests"
 
@@ -83,8 +88,8 @@ def routes_live(subject: Subject, state: State, world: World) -> Verdict:
         return False, "NothingToRoute", "no revision is ready yet"
     if not routes.ready:
         return _no_router(subject, world)
-    asked = state.steering(world.plan) if world.target is not None else routes.steering
-    if routes.live is None or not routes.does(state.weights, asked):
+    steering = state.steering(world.plan) if world.target is not None else routes.steering
+    if routes.live is None or not routes.does(state.weights, steering):
         silent = [router.pod for router in routes.routers if router.ready and not router.answered]
         if silent:
             return None, "RouterSilent", f"{_list(silent)} does not answer on its statistics port"
@@ -92,7 +97,7 @@ def routes_live(subject: Subject, state: State, world: World) -> Verdict:
         if refusing:
             return False, "ConfigRejected", f"{_list(refusing)} refused a configuration and keeps the one before: see its log"
         return False, "Updating", "the routers are taking over the new weights"
-    copied = f", and copies {asked.mirror}% to {asked.revision}" if asked.mirror else ""
+    copied = f", and copies {steering.mirror}% to {steering.revision}" if steering.mirror else ""
     return True, "Live", f"every router gives {_weights(routes.live)}{copied}"
 
 
@@ -103,37 +108,52 @@ def progressing(subject: Subject, state: State, world: World) -> Verdict:
         return False, failed.reason or "Failed", f"{failed.revision} was withdrawn: {failed.message}"
     if state.candidate is None and state.pinned is not None:
         pinned = state.pinned
+        if pinned.won:
+            told = (
+                f"{pinned.revision} serves since {pinned.at}: it won the A/B test of the spec, whose own is {pinned.instead_of}"
+            )
+            return False, "WonABTest", f"{told}; put its model into spec.model"
         by = f" by {pinned.by}" if pinned.by else ""
         return False, "RolledBack", f"{pinned.revision} serves since {pinned.at}{by}, instead of the spec's {pinned.instead_of}"
     if state.candidate is None:
         return False, "Complete", "no rollout is under way"
-    seen = world.seen(state.candidate.revision)
     if state.stable is not None and state.step:
         return _stepping(state, world)
     if state.weight:
         return True, "Shifting", f"the routers are moving all requests to {state.candidate.revision}"
+    return _starting(_slowest(state, world).revision, subject, state, world)
+
+
+def _slowest(state: State, world: World) -> Candidate:
+    """Answer the candidate that the first step waits for longest: one with a symptom, else one with the fewest ready pods."""
+    return min(state.candidates, key=lambda each: (world.seen(each.revision).symptom is None, world.seen(each.revision).ready))
+
+
+def _starting(name: str, subject: Subject, state: State, world: World) -> Verdict:
+    """How far a candidate is that gets no requests yet."""
+    seen = world.seen(name)
     if seen.symptom:
-        return True, seen.symptom.reason, f"{state.candidate.revision}: {seen.symptom.message}"
+        return True, seen.symptom.reason, f"{name}: {seen.symptom.message}"
     if state.rollout is not None and state.rollout.paused:
-        return True, "Paused", f"{state.candidate.revision} gets no requests until resumed or promoted"
+        return True, "Paused", f"{name} gets no requests until resumed or promoted"
     if not seen.ready and seen.stage:
-        return True, seen.stage.reason, f"{state.candidate.revision} is {seen.stage.message}"
+        return True, seen.stage.reason, f"{name} is {seen.stage.message}"
     if not seen.ready:
-        return True, "WaitingForPods", f"{state.candidate.revision} is starting"
+        return True, "WaitingForPods", f"{name} is starting"
     if not world.routes.ready:
         return True, _no_router(subject, world)[1], _no_router(subject, world)[2]
-    if world.routes.healthy(state.candidate.revision) < seen.ready:
-        return True, "WaitingForRouters", f"the routers do not see all ready pods of {state.candidate.revision} yet"
-    return True, "WaitingForPods", f"{state.candidate.revision} has fewer ready pods than the {world.replicas} it needs"
+    if world.routes.healthy(name) < seen.ready:
+        return True, "WaitingForRouters", f"the routers do not see all ready pods of {name} yet"
+    return True, "WaitingForPods", f"{name} has fewer ready pods than the {world.full(name)} it needs"
 
 
 def _stepping(state: State, world: World) -> Verdict:
     """How far the candidate is that gets requests."""
-    assert state.candidate is not None  # noqa: S101 - the caller checked it
     assert state.rollout is not None  # noqa: S101 - a candidate has one
-    name, step, rollout = state.candidate.revision, world.plan.step(state.step), state.rollout
-    where = f"step {state.step} of {rollout.steps}: {name} gets {_share(state, step)}"
-    if world.target is not None and world.target.revision != name:
+    step, rollout, judgement = world.plan.step(state.step), state.rollout, verdict(state, world)
+    who = ", ".join(f"{each.revision} gets {_share(each, step)}" for each in state.candidates)
+    where = f"step {state.step} of {rollout.steps}: {who}"
+    if world.target is not None and not asked(state, world).issuperset(each.revision for each in state.candidates):
         return True, "WaitingForPods", f"{where}: waiting for stable's pods to take all requests back"
     if rollout.paused_reason:
         return True, "Paused", f"{where}; {rollout.paused_reason}: {rollout.paused_message}; resume, promote or abort it"
@@ -142,26 +162,29 @@ def _stepping(state: State, world: World) -> Verdict:
     if rollout.paused:
         return True, "Paused", f"{where} until resumed or promoted"
     if rollout.step_since is None:
-        return True, "Shifting", f"the routers are taking over step {state.step}: {name} gets {_share(state, step)}"
+        return True, "Shifting", f"the routers are taking over step {state.step}: {who}"
     where = f"{where} since {rollout.step_since}"
-    if step.judged and world.judgement.reason in _UNKNOWN:
-        return True, world.judgement.reason, f"{where}: {world.judgement.message}"
+    if step.judged and judgement.reason in _UNKNOWN:
+        return True, judgement.reason, f"{where}: {judgement.message}"
     if world.since(rollout.step_since) < step.hold_seconds:
         return True, "Holding", f"{where}, for {step.hold_seconds:g} s at the least"
-    if step.judged and world.judgement.verdict != plan.Verdict.PASS:
-        return True, world.judgement.reason, f"{where}: {world.judgement.message}"
+    if step.judged and judgement.verdict != plan.Verdict.PASS:
+        return True, judgement.reason, f"{where}: {judgement.message}"
     if awaits_word(state, world):
         end = "" if math.isinf(step.pause_seconds) else f", or {step.pause_seconds:g} s after its hold"
-        return True, "Paused", f"{where}: passed, waits to be promoted or resumed{end}"
+        one = contender(state, world)
+        passed = f"{one.revision} passed" if one is not None and len(state.candidates) > 1 else "passed"
+        return True, "Paused", f"{where}: {passed}, waits to be promoted or resumed{end}"
     return True, "WaitingForPods", f"{where}: waiting for pods enough for the next step"
 
 
-def _share(state: State, step: plan.Step) -> str:
-    """Say what the candidate gets at the step under way."""
-    if step.mirror and state.weight < 100:
+def _share(candidate: Candidate, step: plan.Step) -> str:
+    """Say what a candidate gets at the step under way."""
+    weight = candidate.weight
+    if step.mirror and weight < 100:
         copies = f"copies of {step.mirror}% of the requests"
-        return f"{state.weight}% of requests and {copies}" if state.weight else copies
-    return "all requests" if state.weight == 100 else f"{state.weight}% of requests" if state.weight else "no live requests"
+        return f"{weight}% of requests and {copies}" if weight else copies
+    return "all requests" if weight == 100 else f"{weight}% of requests" if weight else "no live requests"
 
 
 def scaling_active(subject: Subject, state: State, world: World) -> Verdict:
@@ -175,12 +198,18 @@ def scaling_limited(subject: Subject, state: State, world: World) -> Verdict:
     """Whether something keeps the objective from the replicas that it asks for."""
     scaling, serving = world.scaling, state.stable or state.candidate
     assert scaling is not None  # noqa: S101 - only then is it asked
+    if scaling.hindrance is not None:
+        return True, scaling.hindrance.reason, scaling.hindrance.message
     if serving is not None and world.seen(serving.revision).symptom and world.seen(serving.revision).ready < scaling.replicas:
         symptom = world.seen(serving.revision).symptom
         assert symptom is not None  # noqa: S101 - there is one
         return True, symptom.reason, symptom.message
+    refused = f"{scaling.refused_per_second:g} requests/s refused" if scaling.refused_per_second is not None else ""
     if scaling.wanted > scaling.replicas:
-        return True, scaling.reason, f"the objective asks for {scaling.wanted} replicas; {scaling.message}"
+        told = f"the objective asks for {scaling.wanted} replicas; {scaling.message}"
+        return True, scaling.reason, f"{told}; {refused}" if refused else told
+    if refused:
+        return True, "AtMaximum", f"{scaling.replicas} replicas do not answer all requests in time: {refused}"
     return False, "WithinLimits", "there are as many replicas as the objective asks for"
 
 
@@ -191,11 +220,11 @@ def unsafe_model(subject: Subject, state: State, world: World) -> Verdict:
 
 def ready(subject: Subject, state: State, world: World) -> Verdict:
     """Whether the current spec serves, wholly: the one condition to wait for."""
-    for verdict in (spec_valid, _unhindered, available):
-        held, reason, message = verdict(subject, state, world)
-        if not held and (verdict is not available or state.candidate is None):
+    for condition in (spec_valid, _unhindered, available):
+        held, reason, message = condition(subject, state, world)
+        if not held and (condition is not available or state.candidate is None):
             return False, reason, message
-    if state.rollout is not None or state.candidate is not None or state.pinned is not None:
+    if state.rollout is not None or state.candidate is not None or (state.pinned is not None and not state.pinned.won):
         _, reason, message = progressing(subject, state, world)
         still = f"; {state.stable.revision} goes on serving" if state.stable and available(subject, state, world)[0] else ""
         return False, reason, message + still
@@ -203,11 +232,19 @@ def ready(subject: Subject, state: State, world: World) -> Verdict:
     if not held:
         return False, reason, message
     assert state.stable is not None  # noqa: S101 - something is available, and no candidate
+    if _sleeps(state, world):
+        return available(subject, state, world)
     seen = world.seen(state.stable.revision)
     if seen.ready < world.minimum:
         why = seen.symptom or Symptom("Scaling", f"{state.stable.revision} has fewer ready pods than its replicas")
         return False, why.reason, why.message
-    return True, "Serving", f"{_named(state.stable)} serves all requests"
+    won = "; it won the A/B test" if state.pinned is not None else ""
+    return True, "Serving", f"{_named(state.stable)} serves all requests{won}"
+
+
+def _sleeps(state: State, world: World) -> bool:
+    """Tell whether what serves has no pod because nobody asks."""
+    return state.stable is not None and state.candidate is None and not replicas(state, world, state.stable.revision)
 
 
 def _no_router(subject: Subject, world: World) -> Verdict:
@@ -242,9 +279,7 @@ def report(before: Status, subject: Subject, state: State, world: World) -> Stat
         verdicts = (*verdicts, (ConditionType.EXPOSED, lambda *_: exposed))  # Ready does not ask: callers inside need it not
     conditions = [_condition(before, kind, verdict(subject, state, world), subject, world) for kind, verdict in verdicts]
 
-    def role(target: Target | None) -> RevisionStatus | None:
-        if target is None:
-            return None
+    def role(target: Target) -> RevisionStatus:
         seen = world.seen(target.revision)
         return RevisionStatus(
             revision=target.revision,
@@ -260,12 +295,14 @@ def report(before: Status, subject: Subject, state: State, world: World) -> Stat
         observed_generation=subject.generation,
         phase=_phase(state, conditions[0]),
         url=subject.url,
-        selector=subject.selectors.get(serving.revision, "") if serving else "",
+        selector=subject.selector,
         replicas=world.seen(serving.revision).replicas if serving else 0,
-        stable=role(state.stable),
-        candidate=role(state.candidate),
+        stable=None if state.stable is None else role(state.stable),
+        candidate=None if state.candidate is None else role(state.candidate),
+        arms=[role(each.target) for each in state.candidates[1:]],
         draining=list(state.draining),
         scaling=world.scaling,
+        activation=before.activation,
         rollout=_explained(state, world, subject),
         pinned=state.pinned,
         handled=state.handled,
@@ -279,7 +316,7 @@ def _explained(state: State, world: World, subject: Subject) -> RolloutStatus | 
     """Answer the rollout with the candidate's present symptom, and where it answers alone."""
     if state.rollout is None or state.candidate is None:
         return state.rollout
-    symptom = world.seen(state.candidate.revision).symptom
+    symptom = world.seen(_slowest(state, world).revision).symptom
     preview = f"http://{preview_name(subject.name)}.{subject.namespace}" if state.steering(world.plan).preview else ""
     told = {"reason": symptom.reason if symptom else None, "message": symptom.message if symptom else None, "preview": preview}
     return state.rollout.model_copy(update=told)
@@ -287,7 +324,7 @@ def _explained(state: State, world: World, subject: Subject) -> RolloutStatus | 
 
 def _phase(state: State, ready_condition: Condition) -> Phase:
     if ready_condition.status == "True":
-        return Phase.READY
+        return Phase.SCALED_TO_ZERO if ready_condition.reason == "ScaledToZero" else Phase.READY
     if ready_condition.reason == "Paused":
         return Phase.PAUSED
     if ready_condition.reason in _UNDER_WAY:
@@ -316,7 +353,7 @@ def only_figures(before: Status, after: Status) -> bool:
 
 
 def _essence(status: Status) -> tuple[object, ...]:
-    roles = [(role.revision, role.weight) for role in (status.stable, status.candidate) if role is not None]
+    roles = [(role.revision, role.weight) for role in status.roles]
     rollout = status.rollout
     outcome = rollout and (rollout.revision, rollout.since, rollout.outcome, rollout.step, rollout.step_since)
     conditions = {condition.type: condition.status for condition in status.conditions}

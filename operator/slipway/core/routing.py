@@ -14,13 +14,19 @@ from slipway.core.steering import UNSTEERED, Match, Steering, Sticky
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one ModelDeployment asks of the routers: weights by revision (percent), each revision's port, and the rest."""
+    """What one ModelDeployment asks of the routers: weights by revision (percent), each revision's port, and the rest.
+
+    `limits` are the requests that each router lets a revision have under way; a revision without one has no limit but Envoy's.
+    With `hold`, requests wait for a first pod where there is none.
+    """
 
     weights: Mapping[str, int]
     ports: Mapping[str, int]
     hosts: tuple[str, ...] = ()
     timeout_seconds: float = 30.0
     steering: Steering = UNSTEERED
+    limits: Mapping[str, int] = field(default_factory=dict[str, int])
+    hold: bool = False
 
     @property
     def positive(self) -> dict[str, int]:
@@ -59,6 +65,10 @@ class RouterState:
 def _dump_wanted(wanted: Wanted) -> dict[str, Any]:
     data = dict(vars(wanted))
     steering = data.pop("steering")
+    if not wanted.limits:
+        del data["limits"]  # most have none
+    if not wanted.hold:
+        del data["hold"]
     return data if steering == UNSTEERED else {**data, "steering": asdict(steering)}
 
 
@@ -66,8 +76,14 @@ def _load_wanted(data: dict[str, Any]) -> Wanted:
     steering = UNSTEERED
     if "steering" in data:
         testers, sticky = data["steering"].pop("testers"), data["steering"].pop("sticky")
-        steering = Steering(**data["steering"], testers=testers and Match(**testers), sticky=sticky and Sticky(**sticky))
-    return Wanted(data["weights"], data["ports"], tuple(data["hosts"]), data["timeout_seconds"], steering)
+        steering = Steering(**data["steering"], testers=testers and Match(**testers), sticky=sticky and _load_sticky(sticky))
+    limits, hold = data.get("limits", {}), data.get("hold", False)
+    return Wanted(data["weights"], data["ports"], tuple(data["hosts"]), data["timeout_seconds"], steering, limits, hold)
+
+
+def _load_sticky(data: dict[str, Any]) -> Sticky:
+    arms = tuple((revision, percent) for revision, percent in data.pop("arms", ()))
+    return Sticky(**data, arms=arms)
 
 
 def load(text: str) -> RouterState:
@@ -98,8 +114,12 @@ def plan(
 
 
 def _same(was: Wanted, want: Wanted) -> bool:
-    """Tell whether callers are routed alike. Ports only make endpoints known: a revision without weight is not routed to."""
-    return replace(was, weights=was.positive, ports={}) == replace(want, weights=want.positive, ports={})
+    """Tell whether callers are routed alike. Ports only make endpoints known: a revision without weight is not routed to.
+
+    Limits do not say where a request goes: no rollout waits for routers to take one over.
+    """
+    alike = {"ports": {}, "limits": {}}
+    return replace(was, weights=was.positive, **alike) == replace(want, weights=want.positive, **alike)
 
 
 def affected(state: RouterState, before: Iterable[RouterSeen], after: Iterable[RouterSeen]) -> set[str]:
@@ -148,15 +168,19 @@ def share_hosts(
     """Answer the host names that each ModelDeployment gets, and who was refused some: the first that asks has a host.
 
     A router takes no configuration in which two routes answer to one host, so one such pair would stop all changes of the
-    namespace. `asked` is in the order of precedence.
+    namespace: the names of previews are kept free, for they come and go. `asked` is in the order of precedence.
     """
     taken = {host: name for name in asked for host in service_names(name, namespace, domain)}
+    previews = {host: name for name in asked for host in service_names(preview_name(name), namespace, domain)}
     got: dict[str, tuple[str, ...]] = {}
     refused: dict[str, Symptom] = {}
     for name, hosts in asked.items():
         mine: list[str] = []
         for host in hosts:
-            if host not in taken:
+            if host in previews and host not in taken:
+                message = f"spec.routing.hosts: {host} is the preview of ModelDeployment {previews[host]}: remove it"
+                refused[name] = Symptom("HostTaken", message)
+            elif host not in taken:
                 taken[host] = name
                 mine.append(host)
             elif taken[host] != name:
@@ -177,4 +201,6 @@ def seen(state: RouterState, name: str, routers: tuple[RouterSeen, ...], config_
     if route is None:
         return RoutesSeen(routers=routers, config_error=config_error)
     settled = all(router.answered and router.route_version >= route.version for router in routers if router.counts)
-    return RoutesSeen(route.wanted.positive, settled, routers, config_error, steering=route.wanted.steering)
+    return RoutesSeen(
+        route.wanted.positive, settled, routers, config_error, steering=route.wanted.steering, hold=route.wanted.hold
+    )

@@ -30,7 +30,8 @@ def event(before: Status, after: Status) -> Event | None:
         return Event("Normal", "StepStarted", _step(after))
     if before.scaling is not None and after.scaling is not None and before.scaling.replicas != after.scaling.replicas:
         scaled = f"from {before.scaling.replicas} to {after.scaling.replicas} replicas"
-        return Event("Normal", "Scaled", f"{scaled}: {after.scaling.reason}: {after.scaling.message}")
+        reason = "ScaledToZero" if not after.scaling.replicas else "Scaled" if before.scaling.replicas else "ScaledFromZero"
+        return Event("Normal", reason, f"{scaled}: {after.scaling.reason}: {after.scaling.message}")
     was, is_ = _condition_of(before, ConditionType.PROGRESSING), _condition_of(after, ConditionType.PROGRESSING)
     if is_ is not None and is_.reason in STAGES and (was is None or was.reason != is_.reason):
         return Event("Normal", is_.reason, is_.message)
@@ -50,9 +51,17 @@ def _ended(before: Status, after: Status) -> Event | None:
     label = f"{latest.revision} (version {latest.version})" if latest.version else latest.revision
     if latest.outcome == "Served":
         return Event("Normal", "Promoted", f"{label} serves all requests" + (f": {latest.message}" if latest.message else ""))
+    if latest.outcome == "Failed" and after.candidate is not None and _goes_on(before, after):
+        return Event("Warning", "ArmWithdrawn", f"{label} was withdrawn, and the test goes on: {latest.message}")
     if latest.outcome == "Failed":
         return Event("Warning", "RolloutFailed", f"{label} was withdrawn: {latest.message}")
     return Event("Normal", latest.outcome, f"{label} was withdrawn: {latest.message or 'the spec asks for another revision'}")
+
+
+def _goes_on(before: Status, after: Status) -> bool:
+    """Tell whether the rollout under way is the same."""
+    was, is_ = before.rollout, after.rollout
+    return was is not None and is_ is not None and (was.revision, was.since) == (is_.revision, is_.since)
 
 
 def _obeyed(before: Status, after: Status, request: Request, ended: Event | None) -> str:
@@ -88,10 +97,9 @@ def _paused_itself(before: Status, after: Status) -> bool:
 
 def _step(status: Status) -> str:
     assert status.rollout is not None  # noqa: S101 - the caller checked it
-    assert status.candidate is not None  # noqa: S101 - the caller checked it
     mirrored = f", and copies of {status.rollout.mirror}%" if status.rollout.mirror else ""
-    what = f"{status.candidate.weight}% of requests{mirrored}"
-    return f"step {status.rollout.step} of {status.rollout.steps}: {status.candidate.revision} gets {what}"
+    who = ", ".join(f"{each.revision} gets {each.weight}% of requests" for each in status.candidates)
+    return f"step {status.rollout.step} of {status.rollout.steps}: {who}{mirrored}"
 
 
 def _condition_of(status: Status, kind: ConditionType) -> Condition | None:

@@ -17,6 +17,8 @@ Object = dict[str, Any]
 _KIND: dict[str, Any] = {"group": "slipway.dev", "version": "v1alpha1", "plural": "modeldeployments"}
 _MODELS = "modeldeployments.slipway.dev"
 _FIELD_MANAGER = "kubectl-slipway"
+_ROUTERS = "app.kubernetes.io/name=slipway-router,app.kubernetes.io/component=router"
+_STATISTICS_PORT = 9901
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 # Seconds to connect, and to wait for an answer.
 _TIMEOUT = (5.0, 30.0)
@@ -48,6 +50,8 @@ class Cluster:
         self.server = settings.host
         api = client.ApiClient(settings)
         self._custom: Any = client.CustomObjectsApi(api)
+        self._core: Any = client.CoreV1Api(api)
+        self._api: Any = api
         self._apps: Any = client.AppsV1Api(api)
         self._authentication: Any = client.AuthenticationV1Api(api)
 
@@ -146,6 +150,29 @@ class Cluster:
         except ForbiddenError:
             return None
         return {each.metadata.name for each in listed.items if uid in [ref.uid for ref in each.metadata.owner_references or ()]}
+
+    def routers(self, namespace: str) -> tuple[str, ...]:
+        """Answer the names of a namespace's router pods."""
+        with self._in_words("list pods", namespace):
+            found = self._core.list_namespaced_pod(namespace, label_selector=_ROUTERS, _request_timeout=_TIMEOUT)
+        return tuple(pod.metadata.name for pod in found.items)
+
+    def statistics(self, namespace: str, router: str, pattern: str) -> str | None:
+        """Answer the statistics of a router that match a regular expression, through the API server; None where it is away."""
+        path = f"/api/v1/namespaces/{namespace}/pods/{router}:{_STATISTICS_PORT}/proxy/stats"
+        query = [("usedonly", ""), ("filter", pattern)]
+        method, url, headers, *_ = self._api.param_serialize("GET", path, query_params=query, auth_settings=["BearerToken"])
+        try:
+            with self._in_words("get pods/proxy", namespace):
+                answer = self._api.call_api(method, url, headers, _request_timeout=_TIMEOUT)
+                body = answer.read().decode()
+                if answer.status in (404, 500, 502, 503, 504):
+                    return None
+                if answer.status >= 400:
+                    raise ApiException(status=answer.status, reason=answer.reason, body=body)
+                return body
+        except _NoneError:
+            return None
 
     @contextmanager
     def _in_words(self, right: str, namespace: str) -> Generator[None]:

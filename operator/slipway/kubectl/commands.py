@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from slipway.api.status import Request, Status, Verb
-from slipway.kubectl import show, verbs
+from slipway.kubectl import show, traffic, verbs
 from slipway.kubectl.client import ChangedError, Cluster, ClusterError, Object
 
 DONE, REFUSED, TIMED_OUT, NO_CLUSTER, USAGE = 0, 1, 2, 3, 64
@@ -187,4 +187,5 @@ COMMANDS: dict[str, Callable[[Cluster, Namespace], int]] = {
     "list": list_all,
     "history": history,
     "wait": wait,
+    "export-traffic": traffic.export,
 }

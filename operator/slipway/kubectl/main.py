@@ -22,7 +22,7 @@ _ENDS = """exit codes:
 """
 _VERBS = {
     Verb.PROMOTE: "let the candidate go on to its next step now, whatever is measured; with --full to all requests",
-    Verb.ABORT: "withdraw the candidate: it is refused until the spec changes, or `retry`",
+    Verb.ABORT: "withdraw all that is tried: it is refused until the spec changes, or `retry`",
     Verb.PAUSE: "keep the candidate at its step; if it fails its checks it is still withdrawn",
     Verb.RESUME: "let a rollout go on that is paused, or waits at a step's pause",
     Verb.RETRY: "try again what the spec asks for, though it failed, was aborted or was rolled back",
@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
 
     top = _Parser(
         prog="kubectl slipway",
-        description="See and steer the rollouts of ModelDeployments.",
+        description="See and steer ModelDeployments and their rollouts.",
         epilog=_ENDS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -98,10 +98,21 @@ def parser() -> argparse.ArgumentParser:
     with_output(add("history", "tell who served since when, how each rollout ended and why", named), "json", "yaml")
     waiting = add("wait", "wait until the rollout of the spec as it is now has ended, and tell each transition", named)
     waiting.add_argument("--timeout", type=_seconds, default=float("inf"), help="such as 10m; else for ever")
+    export = add("export-traffic", "write a model's arrivals as CSV, for `slipway simulate --file`", named)
+    lasts = "record so long, such as 1h, else until Ctrl-C; with --prometheus the latest TIME (default 24h)"
+    export.add_argument("--for", dest="length", type=_seconds, default=float("inf"), metavar="TIME", help=lasts)
+    export.add_argument(
+        "--every", type=_seconds, metavar="TIME", help="a line for each TIME (default 10s; with --prometheus 60s)"
+    )
+    export.add_argument("--prometheus", metavar="URL", help="ask a Prometheus that scrapes Slipway: it has the past")
+    export.add_argument("-o", "--output", metavar="FILE", help="else standard output")
     for verb, says in _VERBS.items():
         command = add("set-weight" if verb == Verb.SET_WEIGHT else verb.value.lower(), says, named)
         command.set_defaults(verb=verb.value, full=False, revision=None, weight=None)
         if verb == Verb.PROMOTE:
+            command.add_argument(
+                "revision", nargs="?", metavar="REVISION", help="of several arms of an A/B test the one to promote"
+            )
             command.add_argument("--full", action="store_true", help="skip all steps that are left")
         if verb == Verb.ROLLBACK:
             command.add_argument("revision", nargs="?", metavar="REVISION", help="a kept one, see `history`")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from slipway.core.latency import Histogram
 from slipway.core.scaling.arrivals import rate
-from slipway.core.scaling.memory import CAUTION, Evidence, Learned, Look, Memory, Trial, Window
+from slipway.core.scaling.memory import CAUTION, Evidence, Learned, Look, Memory, Tick, Trial, Window
 from slipway.core.scaling.objective import Objective
 from slipway.core.scaling.queueing import MIDDLES, Pod, Service, mean_wait, slow_share
 
@@ -73,8 +73,9 @@ def _conclude(memory: Memory, window: Window, look: Look, objective: Objective, 
     if service is None:
         return _with(memory, service=_unqueued(seen, look))
     lasted = now - window.since
-    arrivals, _ = rate(memory.ticks, lasted)
-    late, _ = rate(memory.ticks, lasted / 2)
+    ticks = _own(memory)
+    arrivals, _ = rate(ticks, lasted)
+    late, _ = rate(ticks, lasted / 2)
     even = abs(late - arrivals) < 1.5 * math.sqrt(2 * arrivals / lasted) + 0.05 * arrivals
     if not (window.steady and window.ready and even):
         return memory
@@ -165,7 +166,7 @@ def _judge(
     assert objective.latency_ms is not None  # noqa: S101 - the caller checked it
     usual = service.mean_ms * (1 + min(waits, 1.0))
     if trial is None:
-        minute, _ = rate(memory.ticks, 60.0)
+        minute, _ = rate(_own(memory), 60.0)
         lately = minute * service.mean_ms / 1000 / (look.ready * memory.learned.pod.parallelism)
         slowed = seen.mean_ms > _SLOWED * usual and max(utilisation, lately) < _SLOWED_UTILISATION
         if not slowed or seen.slower_than(objective.latency_ms) <= objective.allowed:
@@ -184,6 +185,11 @@ def _judge(
         return replace(_with(memory, service=seen), trial=None)
     # Fewer again, and slower still: then they did help.
     return replace(memory, trial=None) if seen.mean_ms > _SLOWED * trial.latency_ms else memory
+
+
+def _own(memory: Memory) -> tuple[Tick, ...]:
+    """Answer the arrivals that the revision itself got: what it is to learn from."""
+    return tuple(replace(tick, arrivals=tick.own) for tick in memory.ticks)
 
 
 def _with(memory: Memory, **learned: object) -> Memory:

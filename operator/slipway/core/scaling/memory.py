@@ -1,11 +1,24 @@
 """What the policy sees at a look, and what it remembers from one look to the next."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from slipway.core.figures import Slice
 from slipway.core.latency import Histogram
+from slipway.core.observation import Symptom
 from slipway.core.scaling.queueing import WEIGHTS, Pod, Service
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """What ready pods use of the CPU, in requests of one pod: 1.5 are two pods at 75% of theirs, or one at 150%.
+
+    `unknown` is how many of them have not been measured since they were ready. `missing` says why nothing is known at all.
+    """
+
+    used: float = 0.0
+    unknown: int = 0
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -13,10 +26,11 @@ class Look:
     """What is seen of one revision, every few seconds.
 
     `got` is what the routers counted since the look before, None where that is not known; `reliable` says that every router has
-    part in it. `in_flight` are requests that routers have open; `held` those that wait for a first pod. `replicas` is what was
-    ordered, `ready` those of them that serve. `start_seconds` is the measured time from order to ready, None before the first;
-    `cpu` the mean use of ready pods as a share of their request. `expected_per_second` are arrivals that the next step of a
-    rollout will add; while `rolling`, nothing is scaled down.
+    part in it. `in_flight` are requests that routers have open, those that wait for a first pod among them; `woken` says that
+    somebody has just asked for one. `replicas` is what was ordered, `ready` those of them that serve. `start_seconds` is the
+    measured time from order to ready, None before the first; `cpu` is what the pods use. While `rolling`, nothing is scaled
+    down; then `elsewhere` and `in_flight_elsewhere` are what is to be added to this revision's requests to have those of all
+    callers: what the other one got, less the copies that this one got. `hindrance` says why pods that were ordered do not come.
     """
 
     got: Slice | None
@@ -24,11 +38,13 @@ class Look:
     ready: int
     replicas: int
     reliable: bool = True
-    held: int = 0
+    woken: bool = False
     start_seconds: float | None = None
-    cpu: float | None = None
-    expected_per_second: float = 0.0
+    cpu: Cpu | None = None
     rolling: bool = False
+    elsewhere: int = 0
+    in_flight_elsewhere: int = 0
+    hindrance: Symptom | None = None
 
 
 @dataclass(frozen=True)
@@ -37,7 +53,7 @@ class Learned:
 
     `service` is how long requests take that do not wait, `light_ms` their mean latency when next to none did; `pod` what one pod
     contributes; `caution` multiplies head-room and hold; `deviation` is the standard deviation of the arrivals' growth over a
-    start-up time, as a share of the rate.
+    start-up time, as a share of the rate; `admission` is the part of what a pod could have in flight by the model that it may.
     """
 
     service: Service | None = None
@@ -45,6 +61,7 @@ class Learned:
     pod: Pod = field(default_factory=Pod)
     caution: float = 1.0
     deviation: float | None = None
+    admission: float = 0.7
 
     def store(self) -> dict[str, object]:
         """Answer this as JSON values, for a status."""
@@ -52,6 +69,7 @@ class Learned:
             "parallelism": round(self.pod.parallelism, 2),
             "pooling": round(self.pod.pooling, 2),
             "caution": round(self.caution, 2),
+            "admission": round(self.admission, 2),
         }
         if self.service is not None:
             kept["serviceMs"] = [round(part, 1) for part in self.service.parts_ms]
@@ -82,10 +100,12 @@ class Learned:
             Pod(number("parallelism", 0.1, 1000) or default.parallelism, _or(number("pooling", 0, 1), default.pooling)),
             number("caution", *CAUTION) or 1.0,
             number("deviation", 0, 10),
+            _or(number("admission", *ADMISSION), cls.admission),
         )
 
 
 CAUTION = (1.0, 3.0)
+ADMISSION = (0.1, 20.0)
 
 
 def _or(value: float | None, default: float) -> float:
@@ -94,12 +114,17 @@ def _or(value: float | None, default: float) -> float:
 
 @dataclass(frozen=True)
 class Tick:
-    """What came between two looks: arrivals in so many seconds until `at`, and requests in flight then."""
+    """What came between two looks: arrivals in so many seconds until `at`, and requests in flight then.
+
+    `own` are those of the arrivals that the revision itself got; `refused` are those that the routers turned away.
+    """
 
     at: float
     seconds: float
     arrivals: float
     in_flight: int
+    own: float
+    refused: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,6 +154,16 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Refusing:
+    """Some seconds in which requests were refused, and what those took that were not."""
+
+    since: float
+    ready: int
+    latency: Histogram = field(default_factory=Histogram)
+    refused: int = 0
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Against the pods' parallelism, decayed over windows.
 
@@ -146,7 +181,8 @@ class Memory:
     """Everything remembered. But for `learned` it is of the latest minutes, and rebuilt within them after a restart.
 
     Until then nothing is scaled down: that is all that its loss costs. `needs` are the largest needs of stretches of time, oldest
-    first; `peaks` the largest rates; `changes` what was ordered in the last minute.
+    first; `peaks` the largest rates; `changes` what was ordered in the last minute. `active_at` is when there was last a reason
+    for a pod, `none_at` when there was last none ready.
     """
 
     learned: Learned = field(default_factory=Learned)
@@ -159,5 +195,14 @@ class Memory:
     slow: float = 0.0
     requests: float = 0.0
     trial: Trial | None = None
+    refusing: Refusing | None = None
     lowered_at: float | None = None
     active_at: float | None = None
+    none_at: float | None = None
+
+    @property
+    def for_candidate(self) -> "Memory":
+        """Answer what a candidate begins with beside this stable: the arrivals are the same, how long it takes is not known."""
+        learned = replace(self.learned, service=None, light_ms=None)
+        ticks = tuple(replace(tick, own=0.0) for tick in self.ticks)
+        return Memory(learned, ticks, self.needs, self.peaks, active_at=self.active_at)

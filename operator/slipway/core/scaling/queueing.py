@@ -99,21 +99,3 @@ def replicas_for(load: float, pod: Pod, service: Service, latency_ms: float, all
         else:
             low = middle + 1
     return min(high, most)
-
-
-def concurrency_limit(replicas: int, pod: Pod, service: Service, latency_ms: float, allowed: float) -> float:
-    """Answer how many requests one replica has in flight, on average, at the largest load that keeps the objective.
-
-    By Little's law: those in service, and those that wait.
-    """
-    alone = service.slower_than(latency_ms)
-    allowed = alone + max(allowed - alone, allowed / 2)
-    low, high = 0.0, replicas * pod.parallelism
-    for _ in range(20):
-        load = (low + high) / 2
-        if slow_share(load, replicas, pod, service, latency_ms) <= allowed:
-            low = load
-        else:
-            high = load
-    waiting = mean_wait(low / (replicas * pod.parallelism), pod.pool(replicas), service.variability)
-    return low * (1 + waiting) / replicas
