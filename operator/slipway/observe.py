@@ -7,7 +7,7 @@ from typing import Any
 
 from slipway.core.figures import Figures
 from slipway.core.observation import RevisionSeen, RoutesSeen
-from slipway.core.plan import Judgement
+from slipway.core.plan import Judged
 from slipway.core.revision import Target
 from slipway.core.state import World
 from slipway.core.symptoms import diagnose, pod_ready, stage
@@ -22,7 +22,7 @@ def observe(
     store: Store,
     routes: RoutesSeen,
     figures: Callable[[str], Figures],
-    judgement: Judgement,
+    judged: Judged,
     now: datetime,
 ) -> World:
     """Answer the frozen picture of one ModelDeployment's world; `figures` answers a revision's."""
@@ -57,9 +57,10 @@ def observe(
         timeout_seconds=model.timeout_seconds,
         now=now,
         plan=model.plan,
-        judgement=judgement,
+        judged=judged,
         minimum=model.minimum,
         scaling=model.scaling,
+        sizes=model.sizes,
     )
 
 

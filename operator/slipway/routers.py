@@ -1,7 +1,7 @@
 """The routers of a namespace: their configuration from all its ModelDeployments, their pods, and what they are seen doing."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -10,6 +10,7 @@ from slipway.api.base import duration_seconds
 from slipway.core import routing
 from slipway.core.observation import RouterSeen, RoutesSeen, Symptom
 from slipway.core.routing import Route, RouterState, Wanted
+from slipway.core.shedding import limits
 from slipway.core.state import State, load
 from slipway.core.steering import UNSTEERED, Steering
 from slipway.core.symptoms import diagnose, pod_ready
@@ -70,12 +71,16 @@ class Routers:
         self._errors: dict[str, Symptom] = {}
         self._refused: dict[str, dict[str, Symptom]] = {}
         self._parsed: dict[str, tuple[str, RouterState]] = {}
+        # By namespace, the ModelDeployments whose routes are being written: what there was is about to be so no more.
+        self._under_way: dict[str, frozenset[str]] = {}
 
     def seen(self, namespace: str, name: str) -> RoutesSeen:
         """Answer what all routers of the namespace do for the ModelDeployment."""
         routers = self._meter.routers(namespace)
         error = self._errors.get(namespace) or self._refused.get(namespace, {}).get(name)
         seen = routing.seen(self._written(namespace), name, routers, error)
+        if name in self._under_way.get(namespace, ()):
+            seen = replace(seen, settled=False)
         deployment = self._store.get(DEPLOYMENT, namespace, router.NAME)
         if seen.ready or deployment is None:
             return seen
@@ -140,17 +145,21 @@ class Routers:
         objects = [router.build_service_account(namespace)] + ([] if error else [config])
         objects += [router.build_deployment(namespace, self._settings)]
         budget = router.build_disruption_budget(namespace, self._settings)
+        changed = frozenset(name for name, route in state.routes.items() if route != written.routes.get(name))
         hindrance: Symptom | None = None
-        for obj in [*objects, *([budget] if budget else [])]:
-            hindrance = hindrance or await self._converger.apply(obj)  # no pod is made that would mount what is not ours
+        self._under_way[namespace] = changed
+        try:
+            for obj in [*objects, *([budget] if budget else [])]:
+                hindrance = hindrance or await self._converger.apply(obj)  # no pod is made that would mount what is not ours
+        finally:
+            del self._under_way[namespace]
         if hindrance is not None:
             error = hindrance
             self._queue.add(router_key(namespace), after=HINDRANCE_RETRY_SECONDS)
         if error is None:
             await self._kick(namespace, state.version)
-        for name, route in state.routes.items():
-            if route != written.routes.get(name):
-                self._queue.add((namespace, name))
+        for name in changed:
+            self._queue.add((namespace, name))
         return error
 
     async def _kick(self, namespace: str, version: int) -> None:
@@ -227,7 +236,22 @@ class Routers:
             timeout = before.wanted.timeout_seconds if before else 30.0
         else:
             timeout = duration_seconds(model.spec.routing.timeout)
-        return Wanted(state.weights, ports, hosts, timeout, self._steering(model, state, before))
+        steering, hold = self._steering(model, state, before), self._holds(model, before)
+        return Wanted(state.weights, ports, hosts, timeout, steering, hold=hold, limits=self._limits(model, before))
+
+    def _limits(self, model: Model, before: Route | None) -> Mapping[str, int]:
+        """Answer how much routers let in; where the spec cannot be read, as before."""
+        if model.spec is None:
+            return before.wanted.limits if before is not None else {}
+        return limits(model.spec.scaling, model.status, self._settings.router_replicas)
+
+    @staticmethod
+    def _holds(model: Model, before: Route | None) -> bool:
+        """Tell whether requests may wait for a first pod: where there may be none, and until there is one again."""
+        held, stable = before is not None and before.wanted.hold, model.status.stable
+        if model.spec is None:
+            return held
+        return model.spec.scaling.min == 0 or (held and stable is not None and not stable.ready)
 
     @staticmethod
     def _steering(model: Model, state: State, before: Route | None) -> Steering:
@@ -235,4 +259,4 @@ class Routers:
         if model.spec is not None:
             return state.steering(plan_in_force(state, model.plan))
         was = before.wanted.steering if before is not None else UNSTEERED
-        return was if state.candidate is not None and state.candidate.revision == was.revision else UNSTEERED
+        return was if was.revision in [each.revision for each in state.candidates] else UNSTEERED

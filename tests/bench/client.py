@@ -26,14 +26,14 @@ class Client:
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         self.server: str = cluster["server"]
         self.authority: str = cluster["certificate-authority-data"]
-        self._tls = ssl.create_default_context(cadata=base64.b64decode(self.authority).decode())
+        self.tls = ssl.create_default_context(cadata=base64.b64decode(self.authority).decode())
         with tempfile.NamedTemporaryFile() as pair:  # ssl reads a key from a file only
             pair.write(base64.b64decode(user["client-certificate-data"]) + b"\n" + base64.b64decode(user["client-key-data"]))
             pair.flush()
-            self._tls.load_cert_chain(pair.name)
+            self.tls.load_cert_chain(pair.name)
 
     async def __aenter__(self) -> "Client":
-        connector = aiohttp.TCPConnector(ssl=self._tls, limit=0)
+        connector = aiohttp.TCPConnector(ssl=self.tls, limit=0)
         self._http = aiohttp.ClientSession(self.server, connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         return self
 
@@ -87,10 +87,15 @@ class Client:
 
         await asyncio.gather(*(create() for _ in range(_PARALLEL)))
 
-    async def watch(self, path: str, selector: str = "", *, initial: bool = False) -> AsyncIterator[tuple[str, Object]]:
-        """Yield (ADDED | MODIFIED | DELETED, object), what exists already first where asked for, until closed."""
-        start = "" if initial else f"&resourceVersion={(await self.get(f'{path}?limit=1'))['metadata']['resourceVersion']}"
+    async def watch(
+        self, path: str, selector: str = "", *, initial: bool = False, since: str = ""
+    ) -> AsyncIterator[tuple[str, Object]]:
+        """Yield (ADDED | MODIFIED | DELETED, object) from now on, or since a resourceVersion; with `initial` from what exists."""
+        if not initial and not since:
+            since = (await self.get(f"{path}?limit=1"))["metadata"]["resourceVersion"]
+        start = f"&resourceVersion={since}" if since else ""
         async with self._http.get(f"{path}?watch=true&labelSelector={selector}{start}", read_bufsize=2**22) as answer:
+            answer.raise_for_status()
             async for line in answer.content:
                 event = json.loads(line)
                 if event["type"] == "ERROR":

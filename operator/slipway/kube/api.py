@@ -83,7 +83,7 @@ class Api:
         while True:
             page = await self._request("list", "GET", kind.path(namespace), [*query, ("continue", token)])
             items = [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in page["items"]]
-            yield items, page["metadata"]["resourceVersion"]
+            yield items, page["metadata"].get("resourceVersion", "")  # what is measured anew each time has none
             token = page["metadata"].get("continue", "")
             if not token:
                 return
@@ -113,8 +113,8 @@ class Api:
         finally:
             answer.response.close()
 
-    async def apply(self, obj: Object, *, create: bool = False, status: bool = False) -> Object:
-        """Apply the object server-side, by field manager `slipway` and with force, and answer it as stored.
+    async def apply(self, obj: Object, *, create: bool = False, status: bool = False, manager: str = FIELD_MANAGER) -> Object:
+        """Apply the object server-side, with force, and answer it as stored.
 
         With `create`, an object of that name must not exist: ApiError 409 where it does, and it is untouched.
         With `metadata.resourceVersion` set, ApiError 409 where the object has changed since.
@@ -123,7 +123,7 @@ class Api:
             obj = {**obj, "metadata": {**obj["metadata"], "resourceVersion": _NEVER}}
         metadata = obj["metadata"]
         path = kind_of(obj).path(metadata["namespace"], metadata["name"]) + ("/status" if status else "")
-        query = [("fieldManager", FIELD_MANAGER), ("force", "true")]
+        query = [("fieldManager", manager), ("force", "true")]
         return await self._request("apply", "PATCH", path, query, obj, "application/apply-patch+yaml")
 
     async def delete(self, obj: Object) -> None:

@@ -7,7 +7,7 @@ from slipway.core.observation import Symptom
 from slipway.core.symptoms import short
 from slipway.kube.api import Api, ApiError
 from slipway.kube.diff import covers, mark
-from slipway.kube.kinds import kind_of
+from slipway.kube.kinds import CONFIG_MAP, kind_of
 from slipway.kube.store import Store
 from slipway.manifests.labels import MANAGED_BY
 
@@ -42,7 +42,7 @@ class Converger:
             elif stored["metadata"].get("deletionTimestamp") or covers(stored, wanted) or self._is_accepted(stored):
                 return None
             else:
-                applied = await self._api.apply(wanted)
+                applied = await self._api.apply(_unless_changed(stored, wanted))
         except ApiError as error:
             if error.status != 409:
                 if error.status == 404 and kind.optional:
@@ -73,6 +73,17 @@ class Converger:
 
     def _is_accepted(self, stored: Object) -> bool:
         return self._accepted.get(stored["metadata"]["uid"]) == _fingerprint(stored)
+
+
+def _unless_changed(stored: Object, wanted: Object) -> Object:
+    """Answer what to send: of a ConfigMap, only where it still is as it was when this was decided.
+
+    It is the routes of a namespace. A write of a leader that lost its Lease meanwhile may come late, and would send requests to
+    pods that are gone. Of other kinds the version moves with all that is told of their state.
+    """
+    if wanted["kind"] != CONFIG_MAP.kind:
+        return wanted
+    return {**wanted, "metadata": {**wanted["metadata"], "resourceVersion": stored["metadata"]["resourceVersion"]}}
 
 
 def clash(obj: Object) -> Symptom:

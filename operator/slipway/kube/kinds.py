@@ -36,6 +36,7 @@ INGRESS = Kind("networking.k8s.io/v1", "Ingress", "ingresses", optional=True)
 JOB = Kind("batch/v1", "Job", "jobs", optional=True)
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 EVENT = Kind("v1", "Event", "events")
+POD_METRICS = Kind("metrics.k8s.io/v1beta1", "PodMetrics", "pods")
 
 # What Slipway makes and therefore watches, by label. Pods are made by Deployments and carry the same label.
 WATCHED = (

@@ -1,0 +1,246 @@
+"""What happens to a ModelDeployment in a run: each scenario a short story, told to its end whatever fails meanwhile."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from tests.bench.client import Object
+from tests.faults.single import NAME, SECRET, Run
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A story by its name."""
+
+    name: str
+    drive: Callable[[Run], Awaitable[None]]
+
+
+SCENARIOS: dict[str, Scenario] = {}
+
+
+def _scenario(drive: Callable[[Run], Awaitable[None]]) -> Callable[[Run], Awaitable[None]]:
+    name = drive.__name__.replace("_", "-")
+    SCENARIOS[name] = Scenario(name, drive)
+    return drive
+
+
+ERRORS = {"errorRate": {"max": "10%"}}
+CANARY: Object = {
+    "strategy": "Canary",
+    "steps": [{"weight": 20, "hold": "3s"}, {"weight": 60, "hold": "0s"}],
+    "checks": [ERRORS],
+    "minRequests": 10,
+}
+LONG: Object = {**CANARY, "steps": [{"weight": 20, "hold": "600s"}]}
+BY_STRATEGY: dict[str, Object] = {
+    "blue-green": {
+        "strategy": "BlueGreen",
+        "blueGreen": {"mirror": 50, "hold": "1s", "scaleDownDelay": "1s"},
+        "checks": [ERRORS],
+        "minRequests": 10,
+    },
+    "shadow": {"strategy": "Shadow", "shadow": {"mirror": 50, "hold": "1s"}, "checks": [ERRORS], "minRequests": 10},
+    "ab-test": {"strategy": "ABTest", "abTest": {"cookie": {}, "hold": "1s", "duration": "1h"}, "minRequests": 10},
+}
+
+
+def spec(version: int, rollout: Object | None = None, replicas: int = 2, **more: object) -> Object:
+    """Answer a spec as a user would write it."""
+    model: Object = {"uri": f"http://models.example/{version}/model.onnx", "format": "ONNX", "version": str(version)}
+    model["storage"] = {"secretName": SECRET}
+    found = {"model": model, "scaling": {"min": replicas}, **more}
+    return found if rollout is None else {**found, "rollout": rollout}
+
+
+async def _serve(run: Run, rollout: Object | None = None) -> None:
+    """Have version 1 serve, beside objects that are not Slipway's, one of them secret; and somebody labels one that is."""
+    await run.make_foreign()
+    await run.ready(await run.apply(spec(1, rollout)))
+    await run.label_deployment(run.revision(spec(1, rollout)))
+
+
+async def _to_step(run: Run, step: int) -> None:
+    await run.until(lambda status: (status.get("rollout") or {}).get("step", 0) >= step, f"step {step} begins")
+
+
+@_scenario
+async def first_apply(run: Run) -> None:
+    """A ModelDeployment is made, and serves."""
+    await _serve(run)
+
+
+@_scenario
+async def immediate(run: Run) -> None:
+    """The next version takes over at once."""
+    await _serve(run)
+    await run.ready(await run.apply(spec(2)))
+
+
+@_scenario
+async def immediate_broken(run: Run) -> None:
+    """The next version fails to load: it is withdrawn after its deadline."""
+    await _serve(run)
+    bad = spec(2, {"progressDeadline": "8s"})
+    run.breaks(bad)
+    await run.settled(await run.apply(bad))
+
+
+@_scenario
+async def canary(run: Run) -> None:
+    """The next version takes over step by step."""
+    await _serve(run, CANARY)
+    await run.ready(await run.apply(spec(2, CANARY)))
+
+
+@_scenario
+async def canary_failing(run: Run) -> None:
+    """The next version answers with errors: it is withdrawn, and what served serves on."""
+    await _serve(run, CANARY)
+    bad = spec(2, CANARY)
+    run.errs(bad)
+    await run.settled(await run.apply(bad))
+
+
+@_scenario
+async def supersede(run: Run) -> None:
+    """A third version takes the place of a candidate that has weight."""
+    await _serve(run, LONG)
+    await run.apply(spec(2, LONG))
+    await _to_step(run, 1)
+    await run.ready(await run.apply(spec(3, CANARY)))
+
+
+@_scenario
+async def returned(run: Run) -> None:
+    """The spec returns to what serves while a candidate has weight."""
+    await _serve(run, LONG)
+    await run.apply(spec(2, LONG))
+    await _to_step(run, 1)
+    await run.ready(await run.apply(spec(1, LONG)))
+
+
+@_scenario
+async def abort(run: Run) -> None:
+    """Somebody calls a rollout off."""
+    await _serve(run, LONG)
+    generation = await run.apply(spec(2, LONG))
+    await _to_step(run, 1)
+    await run.ask("Abort")
+    await run.until(lambda status: (status.get("rollout") or {}).get("outcome") == "Failed", "it is called off")
+    await run.settled(generation)
+
+
+@_scenario
+async def rollback(run: Run) -> None:
+    """Somebody rolls back to the version before."""
+    await _serve(run)
+    second = spec(2)
+    await run.ready(await run.apply(second))
+    await run.ask("Rollback")
+    stable = run.revision(spec(1))
+    await run.until(
+        lambda status: (
+            (status.get("stable") or {}).get("revision") == stable and not status.get("draining") and "candidate" not in status
+        ),
+        "the version before serves again",
+    )
+
+
+@_scenario
+async def deletion(run: Run) -> None:
+    """A ModelDeployment is deleted amid a rollout: everything of it goes."""
+    await _serve(run, LONG)
+    await run.apply(spec(2, LONG))
+    await _to_step(run, 1)
+    run.mark("deleted")
+    await run.client.delete(run.path)
+    await run.gone()
+
+
+@_scenario
+async def namespace_deletion(run: Run) -> None:
+    """Its namespace is deleted amid a rollout: it comes to its end."""
+    await _serve(run, LONG)
+    await run.apply(spec(2, LONG))
+    await _to_step(run, 1)
+    run.mark("deleted")
+    run.mark("namespace deleted")
+    await run.client.delete(f"/api/v1/namespaces/{run.namespace}")
+    await run.gone()
+
+
+def _by_strategy(name: str, rollout: Object, *, failing: bool) -> None:
+    async def drive(run: Run) -> None:
+        await _serve(run, rollout)
+        second = spec(2, rollout)
+        if failing:
+            run.errs(second)
+        if name == "ab-test":
+            run.errs(spec(1, rollout) if not failing else second)
+        generation = await run.apply(second)
+        await (run.settled(generation) if failing else run.ready(generation))
+
+    drive.__name__ = f"{name}-failing" if failing else name
+    drive.__doc__ = f"The next version is tried by {rollout['strategy']}" + (", and is bad." if failing else ".")
+    _scenario(drive)
+
+
+for _name, _rollout in BY_STRATEGY.items():
+    _by_strategy(_name, _rollout, failing=False)
+    _by_strategy(_name, _rollout, failing=True)
+
+
+@_scenario
+async def scale(run: Run) -> None:
+    """More replicas, then fewer."""
+    await _serve(run)
+    await run.ready(await run.apply(spec(1, replicas=3)))
+    await run.ready(await run.apply(spec(1, replicas=1)))
+
+
+@_scenario
+async def settings(run: Run) -> None:
+    """A setting of the server changes: a new revision; a setting of the rollout: none."""
+    await _serve(run)
+    await run.ready(await run.apply(spec(1, server={"workers": 2})))
+    await run.ready(await run.apply(spec(1, CANARY, server={"workers": 2})))
+
+
+@_scenario
+async def routing(run: Run) -> None:
+    """Hosts and the time limit of requests change, amid a rollout too."""
+    await _serve(run)
+    await run.ready(await run.apply(spec(1, routing={"hosts": ["m.example.com"], "timeout": "10s"})))
+    await run.ready(await run.apply(spec(2, CANARY, routing={"hosts": ["n.example.com"], "timeout": "20s"})))
+
+
+@_scenario
+async def children_deleted(run: Run) -> None:
+    """Somebody deletes children: they come back."""
+    await _serve(run)
+    revision = run.revision(spec(1))
+    base = f"namespaces/{run.namespace}"
+    for path in (
+        f"/api/v1/{base}/services/{NAME}",
+        f"/api/v1/{base}/services/{revision}",
+        f"/apis/policy/v1/{base}/poddisruptionbudgets/{NAME}",
+        f"/apis/policy/v1/{base}/poddisruptionbudgets/slipway-router",
+    ):
+        before = run.count("ADDED", path)
+        await run.client.delete(path)
+        await run.until_(lambda path=path, before=before: run.count("ADDED", path) > before, f"{path} is back")
+    await run.ready(1)
+
+
+@_scenario
+async def status_wiped(run: Run) -> None:
+    """Status is lost at a moment amid a rollout: what served goes on serving, and the spec is come to."""
+    await _serve(run, LONG)
+    await run.apply(spec(2, LONG))
+    await _to_step(run, 1)
+    run.mark("status wiped")
+    await run.client.request("PATCH", f"{run.path}/status", [{"op": "remove", "path": "/status"}], "application/json-patch+json")
+    stable = run.revision(spec(1, LONG))
+    await run.until(lambda status: (status.get("stable") or {}).get("revision") == stable, "what served is stable again")
+    await _to_step(run, 1)
+    await run.ready(await run.apply(spec(2)))

@@ -1,0 +1,297 @@
+"""One run: a scenario under a plan of faults, all that was seen of it, and how it ended."""
+
+import asyncio
+import json
+import secrets
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.bench.client import Client, Object
+from tests.faults import invariants, oracle
+from tests.faults.fault import ON_WATCH, Action, Call, Fault
+from tests.faults.history import Entry, Event, History, Marked
+from tests.faults.plane import Plane
+from tests.faults.proxy import LEASE, Done, Plan
+from tests.faults.replica import Replica, Zygote
+
+from slipway.api.spec import Spec
+from slipway.core import revision
+from slipway.kube import lease
+
+if TYPE_CHECKING:
+    from tests.faults.scenarios import Scenario
+
+NAME = "m"
+SECRET = "credentials"  # noqa: S105 - the name of one
+# Nothing is measured by these: a run that has not come to its end by then never will.
+PATIENCE_SECONDS = 120.0
+_QUIET_SECONDS = 0.8
+# How long a run without faults is looked at, whose end the others are to come to.
+_REST_SECONDS = 4.0
+
+
+@dataclass
+class Outcome:
+    """How a run ended: where to, how often what was made and removed, what was asked of the API server, and what was broken."""
+
+    end: Object = field(default_factory=dict[str, Any])
+    made: Counter[str] = field(default_factory=Counter[str])
+    calls: Counter[Call] = field(default_factory=Counter[Call])
+    events: Counter[Call] = field(default_factory=Counter[Call])
+    fired: list[Fault] = field(default_factory=list[Fault])
+    violations: list[str] = field(default_factory=list[str])
+    seconds: float = 0.0
+
+
+class StuckError(Exception):
+    """What a scenario waits for never came."""
+
+
+class Run:
+    """What a scenario acts by. The operator runs from `start` on, whatever happens to it."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        zygote: Zygote,
+        namespace: str,
+        faults: Sequence[Fault],
+        folder: Path,
+        patience_seconds: float,
+    ) -> None:
+        self._plane, self._client, self.namespace, self.folder = plane, plane.client, namespace, folder
+        self.history = History(namespace)
+        self.plan = Plan(list(faults), done=self.history.requests)
+        self._patience_seconds = patience_seconds
+        self._changed = asyncio.Event()
+        self.model: Object | None = None
+        self.replicas = [Replica("a", namespace, zygote, self._client, self.plan, folder, self.steal)]
+        # What a watch never told is repaired by the sweep.
+        self._sweep = "2" if any(fault.action in ON_WATCH for fault in faults) else "300"
+        self._zygote = zygote
+
+    @property
+    def client(self) -> Client:
+        """Answer the administrator's client."""
+        return self._client
+
+    def take(self, entry: Entry) -> None:
+        """Take what was seen."""
+        self.history.entries.append(entry)
+        if isinstance(entry, Event) and entry.kind == "ModelDeployment":
+            self.model = None if entry.type == "DELETED" else entry.obj
+        self._changed.set()
+
+    def mark(self, what: str) -> None:
+        """Note that the scenario does something."""
+        self.history.entries.append(Marked(time.monotonic(), what))
+
+    async def start(self, *more: str) -> None:
+        """Start the operator."""
+        await self.replicas[0].start("--sweep-seconds", self._sweep, *more)
+
+    async def second(self) -> None:
+        """Start another replica beside the first, which waits for the Lease."""
+        other = Replica("b", self.namespace, self._zygote, self._client, self.plan, self.folder, self.steal)
+        self.replicas.append(other)
+        await other.start("--sweep-seconds", self._sweep)
+
+    async def steal(self) -> None:
+        """Give the Lease to the replica that has it not, while the holder believes that it holds it."""
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases/{lease.NAME}"
+        holder = (await self._client.get(path))["spec"].get("holderIdentity", "")
+        other = next((each.name for each in self.replicas if each.name != holder), "")
+        await self._client.merge(path, {"spec": {"holderIdentity": other}})
+
+    def revision(self, spec: Object) -> str:
+        """Answer the name of the revision that a spec asks for."""
+        return revision.target(NAME, Spec.model_validate(spec)).revision
+
+    def breaks(self, spec: Object) -> None:
+        """Have the model of a spec fail to load."""
+        self._plane.kubelet.broken.add((self.namespace, self.revision(spec)))
+        self.history.broken |= {self.revision(spec)}
+
+    def errs(self, spec: Object) -> None:
+        """Have the model of a spec answer with errors."""
+        self._plane.pods.erring.add((self.namespace, self.revision(spec)))
+
+    @property
+    def path(self) -> str:
+        """Answer the path of the ModelDeployment."""
+        return f"/apis/slipway.dev/v1alpha1/namespaces/{self.namespace}/modeldeployments/{NAME}"
+
+    @property
+    def status(self) -> Object:
+        """Answer its status as seen last."""
+        return (self.model or {}).get("status") or {}
+
+    async def apply(self, spec: Object) -> int:
+        """Apply the ModelDeployment as a user does. Answer its generation."""
+        body = {"apiVersion": "slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": NAME}, "spec": spec}
+        return (await self._client.apply(self.path, body))["metadata"]["generation"]
+
+    async def make_foreign(self) -> None:
+        """Make a Secret that models are fetched with, and a Service that is nobody's."""
+        self.history.secret = secrets.token_hex(16)
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": SECRET},
+            "stringData": {"token": self.history.secret},
+        }
+        await self._client.request("POST", f"/api/v1/namespaces/{self.namespace}/secrets", secret)
+        made = {"kind": "Service", "metadata": {"name": "theirs"}, "spec": {"clusterIP": "None", "selector": {"app": "theirs"}}}
+        body = {"apiVersion": "v1", **made}
+        await self._client.request("POST", f"/api/v1/namespaces/{self.namespace}/services", body)
+        self.history.foreign["Service/theirs"] = made
+
+    async def label_deployment(self, name: str) -> None:
+        """Set a label of somebody else's on a Deployment that is Slipway's."""
+        label = {"metadata": {"labels": {"theirs": "kept"}}}
+        await self._client.merge(f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{name}", label)
+        self.history.foreign[f"Deployment/{name}"] = label
+
+    async def ask(self, verb: str) -> None:
+        """Use a verb, as `kubectl slipway` does."""
+        at = datetime.now(UTC).isoformat()
+        await self._client.merge(f"{self.path}/status", {"status": {"request": {"verb": verb, "at": at, "by": "somebody"}}})
+
+    async def until(self, holds: Callable[[Object], bool], what: str) -> None:
+        """Wait until its status is as wanted. Raises StuckError."""
+        await self.until_(lambda: self.model is not None and holds(self.status), what)
+
+    async def until_(self, holds: Callable[[], bool], what: str) -> None:
+        """Wait until something holds of what was seen. Raises StuckError."""
+        try:
+            async with asyncio.timeout(self._patience_seconds):
+                while not holds():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise StuckError(f"never came: {what}; status {json.dumps(self._told())}") from None
+
+    def _told(self) -> Object:
+        conditions = {each["type"]: f"{each['status']} {each['reason']}" for each in self.status.get("conditions", ())}
+        kept = ("observedGeneration", "phase", "stable", "candidate", "draining", "rollout")
+        return {**{key: self.status.get(key) for key in kept}, "conditions": conditions}
+
+    async def ready(self, generation: int) -> None:
+        """Wait until a generation serves, wholly, and nothing of before drains."""
+        await self.until(lambda status: _ready(status, generation), f"generation {generation} serves")
+
+    async def settled(self, generation: int) -> None:
+        """Wait until a generation was tried and withdrawn."""
+        await self.until(
+            lambda status: (
+                status.get("observedGeneration", 0) >= generation and "candidate" not in status and not status.get("draining")
+            ),
+            f"generation {generation} is withdrawn",
+        )
+
+    async def gone(self) -> None:
+        """Wait until the ModelDeployment and all that Slipway made are gone."""
+
+        def none_left() -> bool:
+            found = oracle.last_objects(self.history)
+            return self.model is None and not any(obj["kind"] in oracle.OWNED and oracle.owned(obj) for obj in found.values())
+
+        await self.until_(none_left, "everything is gone")
+
+    def count(self, event: str, path: str) -> int:
+        """Answer how often an object of that path was ADDED, say."""
+        plural, _, name = path.rpartition("/")
+        plural = plural.rpartition("/")[2]
+        kinds = [each for each in self.history.events() if each.name == name and each.type == event]
+        return sum(f"{each.kind.lower()}s" == plural for each in kinds)
+
+    async def converged(self, end: Object) -> None:
+        """Wait until the world is as at the end of the run without faults. Raises StuckError."""
+        try:
+            await self.until_(lambda: oracle.end_state(self.history) == end, "the end of the run without faults")
+        except StuckError:
+            said = oracle.compare((end, Counter()), (oracle.end_state(self.history), Counter()))
+            raise StuckError(f"the end is not that of the run without faults: {'; '.join(said)}") from None
+
+    async def quiet(self, seconds: float) -> None:
+        """Wait until the operator runs and writes nothing more for so long."""
+        loop = asyncio.get_running_loop()
+        seen, since = -1, loop.time()
+        deadline = loop.time() + self._patience_seconds
+        while loop.time() - since < seconds or not any(each.pid for each in self.replicas):
+            await asyncio.sleep(0.05)
+            if self.plan.writes != seen:
+                seen, since = self.plan.writes, loop.time()
+            if loop.time() > deadline:
+                raise StuckError(f"the operator goes on writing: {[str(each.call) for each in self.history.requests[-20:]]}")
+
+
+def _ready(status: Object, generation: int) -> bool:
+    held = any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", ()))
+    return held and status.get("observedGeneration") == generation and not status.get("draining")
+
+
+async def run(
+    plane: Plane,
+    zygote: Zygote,
+    scenario: "Scenario",
+    faults: Sequence[Fault] = (),
+    reference: Outcome | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> tuple[Outcome, History]:
+    """Run a scenario under faults until its end is that of the reference; without one until nothing is written for a while."""
+    namespace = f"faults-{secrets.token_hex(4)}"
+    began, outcome = time.monotonic(), Outcome()
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slipway-faults-")))
+        it = Run(plane, zygote, namespace, faults, folder, patience_seconds)
+        await plane.open(namespace, it.take)
+        stack.push_async_callback(plane.close, namespace)
+        await it.start()
+        try:
+            if any(fault.action == Action.STEAL for fault in faults):
+                await it.second()
+            await scenario.drive(it)
+            if reference is not None:
+                await it.converged(reference.end)
+            await it.quiet(_QUIET_SECONDS if reference is not None else _REST_SECONDS)
+        except StuckError as stuck:
+            outcome.violations.append(f"liveness: {stuck}")
+        outcome.calls, outcome.events = Counter(it.plan.count), Counter(it.plan.events)
+        if not outcome.violations:
+            await _again(it, outcome)
+        for each in it.replicas:
+            await each.stop()
+        it.history.logs = "".join(each.log.read_text() for each in it.replicas if each.log.exists())
+        outcome.end, outcome.made = oracle.end_state(it.history), oracle.made(it.history)
+    outcome.fired = it.plan.fired
+    outcome.violations += invariants.check(it.history)
+    outcome.seconds = time.monotonic() - began
+    return outcome, it.history
+
+
+async def _again(it: Run, outcome: Outcome) -> None:
+    """Start the operator anew in a world at rest: it writes nothing."""
+    before, writes = len(it.history.requests), it.plan.writes
+    lists = Call.of("GET", "/apis/slipway.dev/v1alpha1/modeldeployments", {})
+    seen = it.plan.count[lists]
+    for each in it.replicas:
+        each.end()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while it.plan.count[lists] < seen + 2 and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    await it.quiet(_QUIET_SECONDS)
+    if it.plan.writes > writes:
+        said = [f"{done.call} {done.name}" for done in it.history.requests[before:] if _is_write(done)]
+        outcome.violations.append(f"second_reconcile_writes_nothing: a new operator in a world at rest wrote {said}")
+
+
+def _is_write(done: Done) -> bool:
+    return done.call.verb in ("APPLY", "DELETE") and done.call.kind != LEASE
