@@ -16,7 +16,7 @@ from tests.e2e import models
 from slipway_dev import tools
 
 _CHART = Path(__file__).resolve().parents[2] / "charts" / "slipway"
-_SYSTEM = "slipway-system"
+SYSTEM = "slipway-system"
 INFER = "/v2/models/{name}/infer"
 LOCAL_ONLY = (
     "The load comes from the host, to pod and Service addresses: the host reaches them with hack/cluster's provider `local` "
@@ -31,16 +31,18 @@ class Installed:
     client: Client
     kubeconfig: Path
     images: dict[str, str]
+    nodes: list[str]
 
-    def install(self, routers: int) -> None:
-        """Install the chart, or upgrade what is there, with that many routers a namespace."""
+    def install(self, routers: int, more: dict[str, Any] | None = None) -> None:
+        """Install the chart, or upgrade what is there, with that many routers a namespace, and more values."""
         values = {
             "images": {name: {"ref": reference} for name, reference in self.images.items()},
             "router": {"replicas": routers},
             "dnsStaleSeconds": 6,
+            **(more or {}),
         }
         helm = [tools.ensure(["helm"])["helm"], "--kubeconfig", self.kubeconfig]
-        where = ["--namespace", _SYSTEM, "--create-namespace", "--wait", "--timeout", "5m", "--values", "-"]
+        where = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "5m", "--values", "-"]
         command = [*helm, "upgrade", "--install", "slipway", _CHART, *where]
         ended = subprocess.run(command, input=json.dumps(values), capture_output=True, text=True, check=False)
         if ended.returncode:
@@ -100,7 +102,7 @@ async def installed(name: str, routers: int = 2) -> AsyncIterator[Installed]:
     images = {image: build_image(image) for image in ("operator", "server", "router")}
     with cluster(name, "--nodes", "2", "--load", *images.values()) as found:
         async with Client(found.kubeconfig) as client:
-            slipway = Installed(client, found.kubeconfig, images)
+            slipway = Installed(client, found.kubeconfig, images, found.node_names())
             slipway.install(routers)
             say("Slipway is installed")
             yield slipway

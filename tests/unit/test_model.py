@@ -1,5 +1,6 @@
 """A stored ModelDeployment, read: what this cluster does not allow is an error of the spec, and nothing else."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,3 +90,19 @@ def test_so_does_an_ab_test(address: str | None, reason: str | None) -> None:
     assert (found.spec_error and found.spec_error.reason) == reason
     if found.spec_error:
         assert "spec.rollout.abTest.metric.address" in found.spec_error.message
+
+
+@pytest.mark.parametrize("size", ["lots", "1GB", "-1", -1, "1 Gi", ""])
+def test_what_is_no_quantity_is_refused(size: str | int) -> None:
+    found = read(stored({"uri": "s3://bucket/m", "format": "ONNX", "maxSize": size}), Settings("server:1", "router:1"))
+    assert found.spec_error is not None
+    assert found.spec_error.message.startswith(f"spec.model.maxSize: Value error, {str(size)!r} must be a quantity")
+
+
+def test_each_revision_has_replicas_of_its_own_within_the_limits() -> None:
+    obj = stored({"uri": "file:///m.onnx", "format": "ONNX"})
+    obj["spec"]["scaling"] = {"min": 2, "max": 6, "objective": {"cpu": "70%"}}
+    model = read(obj, Settings("server:1", "router:1"))
+    assert replace(model, decided={"m-a": 1, "m-b": 9, "m-c": 4}).sizes == {"m-a": 2, "m-b": 6, "m-c": 4}
+    obj["spec"]["scaling"] = {"min": 2}
+    assert replace(read(obj, Settings("server:1", "router:1")), decided={"m-a": 1}).sizes == {}

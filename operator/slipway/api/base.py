@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 
@@ -81,8 +81,20 @@ _QUANTITY = Rule(
     "isQuantity(string(self)) && !quantity(string(self)).isLessThan(quantity('0'))",
     "must be a quantity, not negative: an integer, or in quotes a number and a suffix, such as 500m, 2, 512Mi or 1Gi",
 )
+# None is above 2**63: what has an exponent of more digits is something else, a digest for example.
+QUANTITY_PATTERN = r"^([+-]?[0-9]+(?:\.[0-9]*)?|[+-]?\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,2})?$"
+
+
+def _a_quantity(value: int | str) -> int | str:
+    text = str(value)
+    if not re.match(QUANTITY_PATTERN, text) or text.startswith("-"):
+        raise ValueError(f"{text!r} {_QUANTITY.message}")
+    return value
+
+
 Quantity = Annotated[
     int | str,
+    AfterValidator(_a_quantity),
     Field(
         json_schema_extra={
             "x-kubernetes-int-or-string": True,
