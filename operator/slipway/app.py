@@ -35,6 +35,7 @@ from slipway.reconciler import Reconciler, StaleError
 from slipway.routers import addresses, router_key
 from slipway.settings import Settings
 from slipway.sizer import Sizer
+from slipway.usage import Usage
 
 log = logging.getLogger(__name__)
 _STOP_SECONDS = 1.0
@@ -66,7 +67,8 @@ class App:
         self._metrics = Metrics(self._store, self._queue, self._meter, api)
         outward = Outward(settings.prometheus_address, settings.check_hosts, settings.cluster_domain)
         self._pollers = Pollers(outward, lambda namespace, name: api.get(SERVICE, namespace, name))
-        self._sizer = Sizer(self._store, self._meter, self._queue.add)
+        self._usage = Usage(api, self._store)
+        self._sizer = Sizer(self._store, self._meter, self._usage.of, self._queue.add)
         self._comparers = Comparers(lambda: comparer_pods(self._store))
         self._synthetic = Synthetic(
             lambda: wishes(self._store), lambda namespace: addresses(self._store, namespace), config_maps(api), self._queue.add
@@ -120,6 +122,7 @@ class App:
             self._pollers.run(),
             self._comparers.run(),
             self._sizer.run(),
+            self._usage.run(),
             self._synthetic.run(),
             *(part.run() for part in self._informers),
         ]

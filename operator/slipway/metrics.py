@@ -24,7 +24,6 @@ _KINDS = (
     "timeouts",
     "resets",
     "connect_failures",
-    "overflows",
     "no_endpoint",
     "grpc_errors",
     "retries",
@@ -81,7 +80,7 @@ class _Live(Collector):
             status = obj.get("status") or {}
             for each in Phase:
                 phase.add_metric([*who, each.value], float(status.get("phase", Phase.PENDING) == each.value))
-            for role in (status.get("stable"), status.get("candidate")):
+            for role in (status.get("stable"), status.get("candidate"), *status.get("arms", ())):
                 if role:
                     which = [*who, role["revision"], role.get("version", "")]
                     weight.add_metric(which, role.get("weight", 0))
@@ -104,6 +103,11 @@ class _Callers(Collector):
             "Requests that failed by no fault of their callers: the numerator of an error rate.",
             labels=labels,
         )
+        refused = CounterMetricFamily(
+            "slipway_requests_refused",
+            "Requests that routers answered with 429: at max, as many were under way as the objective allows.",
+            labels=labels,
+        )
         kinds = CounterMetricFamily(
             "slipway_request_problems",
             "What routers met. Kinds overlap: a timeout is a server_error too, and what was retried is no error at all.",
@@ -124,6 +128,7 @@ class _Callers(Collector):
                 continue
             requests.add_metric(who, total.counts.requests)
             errors.add_metric(who, total.counts.errors)
+            refused.add_metric(who, total.counts.refused)
             for kind in _KINDS:
                 if count := getattr(total.counts, kind):  # most models never meet most of them
                     kinds.add_metric([*who, kind], count)
@@ -136,4 +141,4 @@ class _Callers(Collector):
         )
         for namespace, pod, seconds in self._meter.ages():
             age.add_metric([namespace, pod], seconds)
-        yield from (requests, errors, kinds, latency, in_flight, age)
+        yield from (requests, errors, refused, kinds, latency, in_flight, age)

@@ -1,6 +1,7 @@
 """A ModelDeployment as stored, read: what is asked, what status remembers, and what could not be understood."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +15,7 @@ from slipway.core import sizing
 from slipway.core.observation import Symptom
 from slipway.core.plan import IMMEDIATE, Plan, plan
 from slipway.core.polled import Outward, metric, polled
-from slipway.core.revision import Target, target
+from slipway.core.revision import Target, arm_specs, target
 from slipway.settings import Settings
 
 
@@ -37,6 +38,8 @@ class Model:
     status: Status
     scaling: ScalingStatus | None = None
     """How many replicas its objective asks for; None without one, or where that is not known yet."""
+    decided: Mapping[str, int] = field(default_factory=dict[str, int])
+    """That of each revision with a role, if it had all requests."""
 
     @property
     def name(self) -> str:
@@ -73,6 +76,11 @@ class Model:
         """Answer the revision that the spec asks for."""
         return target(self.name, self.spec) if self.spec is not None else None
 
+    @cached_property
+    def arms(self) -> list[Target]:
+        """Answer the revisions that an A/B test tries beside it."""
+        return [target(self.name, each) for each in arm_specs(self.spec)] if self.spec is not None else []
+
     @property
     def replicas(self) -> int:
         """Answer the number of replicas of a serving revision; where it cannot be known, what there was."""
@@ -80,10 +88,18 @@ class Model:
         if self.spec is None:
             return had or 1
         scaling = self.spec.scaling
-        if scaling.objective is None or scaling.max is None:
+        if scaling.fixed:
             return scaling.min
-        sized = self.scaling.replicas if self.scaling is not None else had
-        return min(max(sized, scaling.min), scaling.max)
+        sized = self.scaling.replicas if self.scaling is not None else had or 1
+        return min(max(sized, scaling.min), scaling.max or 1)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Answer the number of replicas of each revision if it had all requests, where it has one of its own."""
+        scaling = self.spec.scaling if self.spec is not None else None
+        if scaling is None or scaling.max is None:
+            return {}
+        return {revision: min(max(replicas, scaling.min), scaling.max) for revision, replicas in self.decided.items()}
 
     @property
     def minimum(self) -> int:
@@ -92,8 +108,8 @@ class Model:
 
     @property
     def unsafe(self) -> bool:
-        """Tell whether loading the model may run code of its author."""
-        return self.spec is not None and self.spec.model.trust == Trust.UNSAFE
+        """Tell whether loading the model, or that of an arm, may run code of its author."""
+        return self.spec is not None and any(each.model.trust == Trust.UNSAFE for each in (self.spec, *arm_specs(self.spec)))
 
     @property
     def history_limit(self) -> int:
@@ -108,7 +124,7 @@ class Model:
     @property
     def plan(self) -> Plan:
         """Answer the steps and checks of a rollout."""
-        return plan(self.spec.rollout) if self.spec is not None else IMMEDIATE
+        return plan(self.spec.rollout, self.arms) if self.spec is not None else IMMEDIATE
 
     @property
     def timeout_seconds(self) -> float:
@@ -139,19 +155,43 @@ def read(obj: dict[str, Any], settings: Settings) -> Model:
 
 
 def _unusable(spec: Spec, namespace: str, settings: Settings) -> Symptom | None:
-    return _refused(spec, settings) or _not_asked(spec, namespace, settings) or _no_time(spec)
+    return _refused(spec, settings) or _alike(spec) or _not_asked(spec, namespace, settings) or _no_time(spec)
 
 
 def _refused(spec: Spec, settings: Settings) -> Symptom | None:
-    scheme = (spec.model.uri or "").partition("://")[0]
-    if not scheme or not settings.model_schemes or scheme in settings.model_schemes:
-        return None
-    allowed = ", ".join(settings.model_schemes)
-    return Symptom(
-        "SchemeNotAllowed",
-        f"spec.model.uri: {scheme}:// is not allowed in this cluster, whose models come from {allowed}; "
-        "what served before goes on serving",
-    )
+    if spec.scaling.min == 0 and not settings.activator:
+        return Symptom(
+            "ActivatorOff",
+            "spec.scaling.min: 0 needs the activator, and this cluster has none: use 1 or more, or ask for activator.replicas "
+            "in the chart's values; what served before goes on serving",
+        )
+    for where, each in _models(spec).items():
+        scheme = (each.model.uri or "").partition("://")[0]
+        if scheme and settings.model_schemes and scheme not in settings.model_schemes:
+            allowed = ", ".join(settings.model_schemes)
+            return Symptom(
+                "SchemeNotAllowed",
+                f"{where}.uri: {scheme}:// is not allowed in this cluster, whose models come from {allowed}; "
+                "what served before goes on serving",
+            )
+    return None
+
+
+def _alike(spec: Spec) -> Symptom | None:
+    """Say which two arms of an A/B test are one and the same revision."""
+    found: dict[str, str] = {}
+    for where, each in _models(spec).items():
+        other = found.setdefault(target("", each).revision, where)
+        if other != where:
+            message = f"{where} is the same as {other}: remove it, or name another; what served before goes on serving"
+            return Symptom("SpecInvalid", message)
+    return None
+
+
+def _models(spec: Spec) -> dict[str, Spec]:
+    """Answer the spec of each model that it names, by the field."""
+    arms = {f"spec.rollout.abTest.arms[{number}].model": each for number, each in enumerate(arm_specs(spec))}
+    return {"spec.model": spec, **arms}
 
 
 def _no_time(spec: Spec) -> Symptom | None:

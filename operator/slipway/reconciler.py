@@ -10,7 +10,7 @@ from slipway.api.status import Status
 from slipway.core import live, report, rollout, transitions
 from slipway.core.figures import LIVE_SECONDS
 from slipway.core.observation import Symptom
-from slipway.core.plan import Judgement
+from slipway.core.plan import Judged
 from slipway.core.state import State, World, load
 from slipway.core.symptoms import STAGE_SECONDS
 from slipway.core.verbs import plan_in_force
@@ -83,26 +83,29 @@ class Reconciler:
             self._meter.expect(namespace)
             return  # its next scrape, at once, brings the key again: nothing is decided on routers not looked at
         model = read(obj, self._settings)
-        model = replace(model, scaling=self._sizer.told(model, self._now()))
+        self._sizer.obey(model, self._now())
+        decided = {revision: each.replicas for revision, each in self._sizer.decisions(*key).items()}
+        model = replace(model, scaling=self._sizer.told(model, self._now()), decided=decided)
         before = load(model.status)
-        judgement = self._judges.judge(model, before, self._now().timestamp())
+        judged = self._judges.judge(model, before, self._now().timestamp())
 
-        world = self._observe(model, judgement)
+        world = self._observe(model, judged)
         state = rollout.decide(before, world)
         hindrance = await self._apply(model, state, world) or self._sample_symptom(*key)
         outside = await open_ways(model, self.routers, self._converger, self._store, hindrance)
-        world = self._observe(model, judgement)
+        world = self._observe(model, judged)
         told = await self._write_status(model, state, world, hindrance, outside.verdict)
-        if told and (state.weights, state.active, state.step) != (before.weights, before.active, before.step):
+        moved = (state.weights, state.active, state.step) != (before.weights, before.active, before.step)
+        if told and (moved or model.scaling is not None):  # with an objective, what routers let in follows from status
             self._queue.add(router_key(namespace), after=0.02)
         await self._delete_unwanted(model, state)
 
         self._wake(key, model, state, world, hindrance or outside.hindrance)
 
-    def _observe(self, model: Model, judgement: Judgement) -> World:
+    def _observe(self, model: Model, judged: Judged) -> World:
         routes = self.routers.seen(model.namespace, model.name)
         figures = partial(self._meter.figures, model.namespace, seconds=LIVE_SECONDS)
-        return observe(model, self._store, routes, figures, judgement, self._now())
+        return observe(model, self._store, routes, figures, judged, self._now())
 
     async def _apply(self, model: Model, state: State, world: World) -> Symptom | None:
         """Apply the children that differ. Answer what hinders the first that is hindered."""
@@ -129,7 +132,7 @@ class Reconciler:
             spec_error=model.spec_error,
             hindrance=hindrance,
             url=f"http://{model.name}.{model.namespace}",
-            selectors=children.selectors(state),
+            selector=children.selector(model.name),
             unsafe=model.unsafe,
             exposed=exposed,
         )
@@ -174,11 +177,12 @@ class Reconciler:
         delay = rollout.wake_after(state, world)
         if hindrance is not None:
             delay = min(delay or HINDRANCE_RETRY_SECONDS, HINDRANCE_RETRY_SECONDS)
-        if state.candidate is not None and not world.seen(state.candidate.revision).ready:
+        tried = {each.revision for each in state.candidates}
+        if not all(world.seen(revision).ready for revision in tried):
             delay = min(delay or STAGE_SECONDS, STAGE_SECONDS)  # to tell what takes so long
         if delay is not None:
             self._queue.add(key, after=delay)
-        watched = {*world.routes.written, *([state.candidate.revision] if state.candidate is not None else [])}
+        watched = {*world.routes.written, *tried}
         awaited = any(world.routes.healthy(revision) < world.seen(revision).ready for revision in watched)
         moving = not world.routes.does(state.weights, state.steering(plan_in_force(state, world.plan)))
         if awaited or moving or state.draining:

@@ -64,6 +64,6 @@ class Plugin:
         return ended.stdout
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start one command, and answer it."""
-        command = [tool("kubectl"), "slipway", *words]
+        """Start one command, and answer it. It obeys Ctrl-C even where the tests themselves run in the background of a shell."""
+        command = ["env", "--default-signal=INT", tool("kubectl"), "slipway", *words]
         return subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -178,6 +178,16 @@ WRONG = [
     ),
     ("server: {podTemplate: {spec: {volumes: [{emptyDir: {}}]}}}", "volumes[0].name", "Required value"),
     (
+        "server: {podTemplate: {spec: {volumes: [{name: host, hostPath: {path: /}}]}}}",
+        "podTemplate.spec.volumes[0]",
+        "a hostPath is refused",
+    ),
+    (
+        "server: {podTemplate: {spec: {volumes: [{name: far, nfs: {server: 10.0.0.1, path: /}}]}}}",
+        "podTemplate.spec.volumes[0]",
+        "storage such as nfs is reached by a PersistentVolumeClaim",
+    ),
+    (
         "server: {podTemplate: {metadata: {labels: {slipway.dev/revision: x}}}}",
         "podTemplate.metadata.labels",
         "set by Slipway; use other names",
@@ -210,16 +220,18 @@ WRONG = [
         "greater than or equal to 1",
     ),
     # scaling
-    ("scaling: {min: 0}", "spec.scaling.min", "not available in this version of Slipway; use 1 or more"),
-    ("scaling: {min: -1}", "spec.scaling.min", "use 1 or more"),
+    ("scaling: {min: -1}", "spec.scaling.min", "greater than or equal to 0"),
+    ("scaling: {min: 1, idleAfter: 5m}", "spec.scaling.idleAfter", "has an effect with scaling.min: 0 only"),
+    ("scaling: {idleAfter: 5m}", "spec.scaling.idleAfter", "has an effect with scaling.min: 0 only"),
+    ("scaling: {min: 0, idleAfter: 4s}", "spec.scaling.idleAfter", "between 5s and 168h"),
     ("scaling: {min: 1001}", "spec.scaling.min", "less than or equal to 1000"),
     ("scaling: {min: '2'}", "spec.scaling.min", "must be of type integer"),
     ("scaling: {max: 20}", "spec.scaling.max", "scaling.objective and scaling.max need each other"),
     ("scaling: {objective: {latency: 100ms}}", "spec.scaling.max", "need each other"),
-    ("scaling: {max: 5, objective: {}}", "spec.scaling.objective", "needs latency, concurrency or requestsPerSecond"),
+    ("scaling: {max: 5, objective: {}}", "spec.scaling.objective", "needs latency, concurrency, requestsPerSecond or cpu"),
     ("scaling: {max: 5, objective: {latency: 100us}}", "spec.scaling.objective.latency", "such as 250ms"),
     ("scaling: {max: 5, objective: {latency: 0ms}}", "spec.scaling.objective.latency", "1ms or more"),
-    ("scaling: {max: 5, objective: {cpu: 70%}}", "spec.scaling.objective", 'unknown field "spec.scaling.objective.cpu"'),
+    ("scaling: {max: 5, objective: {cpu: much}}", "spec.scaling.objective.cpu", "whole percentage"),
     ("scaling: {min: 9, max: 5, objective: {concurrency: 4}}", "spec.scaling.max", "must not be smaller than scaling.min"),
     ("scaling: {increasePerMinute: 2}", "spec.scaling", "with scaling.objective only"),
     (
@@ -266,6 +278,27 @@ WRONG = [
     ("rollout: {strategy: ABTest, abTest: {weight: 50}}", "spec.rollout.abTest", "with header or cookie"),
     ("rollout: {abTest: {header: x-user}}", "spec.rollout.abTest", "strategy ABTest need each other"),
     ("rollout: {strategy: ABTest, abTest: {header: a, cookie: {name: b}}}", "spec.rollout.abTest.cookie", "give one"),
+    (
+        "rollout: {strategy: ABTest, abTest: {header: a, arms: [{weight: 50, model: {uri: 'pvc://a/b', format: ONNX}}]}}",
+        "spec.rollout.abTest.arms",
+        "come to 100% or more",
+    ),
+    (
+        "rollout: {strategy: ABTest, abTest: {header: a, arms: [{weight: 40, model: {uri: 'pvc:b', format: ONNX}}]}}",
+        "spec.rollout.abTest.arms[0].model.uri",
+        "model.uri must be",
+    ),
+    (
+        "rollout: {strategy: ABTest, abTest: {header: a, arms: [{weight: 9, model: {uri: 'pvc://a/b', format: ONNX}}]}, "
+        "checks: [{agreement: {min: 99%}}]}",
+        "spec.rollout.checks",
+        "agreement and job try one candidate",
+    ),
+    (
+        "rollout: {strategy: ABTest, abTest: {header: a, arms: [{weight: 9, model: {format: Custom}}]}}",
+        "spec.rollout",
+        "spec.server runs all arms",
+    ),
     ("rollout: {strategy: ABTest, abTest: {header: 'a b'}}", "spec.rollout.abTest.header", "letters, digits"),
     ("rollout: {strategy: ABTest, abTest: {header: a, confidence: 50%}}", "abTest.confidence", "from 80% to 99.99%"),
     ("rollout: {strategy: ABTest, abTest: {header: a, measure: Metric}}", "abTest.metric", "measure Metric need each other"),
@@ -487,11 +520,11 @@ def test_what_is_refused_at_creation_is_refused_at_change(cluster: Client, names
 
 
 def test_kubectl_shows_what_is_wrong(cluster: Client, namespace: str) -> None:
-    spec = spec_of("scaling: {min: 0}, routing: {timeout: soon}")
+    spec = spec_of("scaling: {idleAfter: 5m}, routing: {timeout: soon}")
     ended = run(
         tool("kubectl"), "--kubeconfig", cluster.kubeconfig, "-n", namespace, "apply", "-f", "-",
         stdin=json.dumps(model("shown", spec)),
     )  # fmt: skip
     assert ended.returncode == 1
-    assert "* spec.scaling.min: Invalid value" in ended.stderr
+    assert "* spec.scaling.idleAfter: Invalid value" in ended.stderr
     assert "* spec.routing.timeout: Invalid value" in ended.stderr

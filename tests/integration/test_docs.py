@@ -19,7 +19,12 @@ from slipway_server.tree import digest_of
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 SERVING = (ROOT / "docs" / "serving.md").read_text()
-KINDS = {"Secret": "secrets", "ConfigMap": "configmaps", "Gateway": "gateways"}
+KINDS = {
+    "Secret": "secrets",
+    "ConfigMap": "configmaps",
+    "Gateway": "gateways",
+    "HorizontalPodAutoscaler": "horizontalpodautoscalers",
+}
 FIELDS, ROLLOUT_FIELDS = ({field.alias or name for name, field in kind.model_fields.items()} for kind in (Spec, RolloutStatus))
 
 

@@ -205,7 +205,7 @@ def test_the_deployment_is_built_from_the_kept_revision_alone() -> None:
     wanted = target("m", spec())
     kept = model.build_revision("m", "ns", "uid", wanted, 1, spec(), SETTINGS)
     upgraded = replace(SETTINGS, server_image="server:2")
-    world = type("World", (), {"target": wanted, "replicas": 2, "plan": IMMEDIATE})()
+    world = type("World", (), {"target": wanted, "replicas": 2, "full": lambda self, revision: 2, "plan": IMMEDIATE})()
     stored = children.Stored({wanted.revision: kept}, ())
     built = list(children.build(Identity("m", "ns", "uid"), spec(), State(stable=wanted), world, stored, upgraded))
     (deployment,) = [obj for obj in built if obj["kind"] == "Deployment"]
@@ -257,8 +257,8 @@ def test_routers_count_what_the_meter_reads() -> None:
     assert bootstrap["stats_flush_interval"] == "1s"
     models, _ = bootstrap["static_resources"]["listeners"]
     filters = models["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
-    assert [each["name"] for each in filters] == ["envoy.filters.http.grpc_stats", "envoy.filters.http.router"]
-    assert filters[0]["typed_config"]["stats_for_all_methods"] is False, "callers choose the names of methods"
+    assert [each["name"] for each in filters][-2:] == ["envoy.filters.http.grpc_stats", "envoy.filters.http.router"]
+    assert filters[-2]["typed_config"]["stats_for_all_methods"] is False, "callers choose the names of methods"
 
 
 def test_what_a_model_costs_is_known_and_the_limit_is_an_error_before_an_outage() -> None:

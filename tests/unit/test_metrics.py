@@ -92,12 +92,20 @@ def test_an_objective_has_series() -> None:
     registry.register(ScalingMetrics(store))
     store.put(deployment("fixed", stable="a"))
     made = deployment("m", stable="a")
-    made["status"]["scaling"] = {"replicas": 3, "wanted": 9, "reason": "AtMaximum", "concurrencyLimit": 2.5}
+    hindrance = {"reason": "Unschedulable", "message": "no node"}
+    made["status"]["scaling"] = {
+        "replicas": 3,
+        "wanted": 9,
+        "reason": "AtMaximum",
+        "concurrencyLimit": 2.5,
+        "hindrance": hindrance,
+    }
     store.put(made)
     found = Samples(registry)
     shown = {"replicas": 3, "replicas_wanted": 9, "concurrency_limit": 2.5}
     assert {name: found.of(f"slipway_scaling_{name}", name="m") for name in shown} == shown
     assert found.of("slipway_scaling_reason", name="m", reason="AtMaximum") == 1
+    assert found.of("slipway_scaling_hindered", name="m", reason="Unschedulable") == 1
     assert not [labels for _, labels in found if ("name", "fixed") in labels]
 
 

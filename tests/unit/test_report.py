@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from slipway.api.status import HistoryEntry, Phase, RolloutStatus, Status
+from slipway.api.status import HindranceStatus, HistoryEntry, Phase, RolloutStatus, ScalingStatus, Status
 from slipway.core.clock import stamp
 from slipway.core.observation import RevisionSeen, RouterSeen, RoutesSeen, Symptom
 from slipway.core.report import Subject, only_figures, report
 from slipway.core.revision import Target
-from slipway.core.state import State, World
+from slipway.core.state import Candidate, State, World
 from slipway.core.transitions import event
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -46,7 +46,7 @@ TABLE = [
     (
         "first starts",
         SUBJECT,
-        State(candidate=A, rollout=ROLLING),
+        State(candidates=(Candidate(A),), rollout=ROLLING),
         world({}, a=DOWN),
         Phase.PENDING,
         ("False", "WaitingForPods"),
@@ -55,7 +55,7 @@ TABLE = [
     (
         "first is bad",
         SUBJECT,
-        State(candidate=A, rollout=ROLLING),
+        State(candidates=(Candidate(A),), rollout=ROLLING),
         world({}, a=SICK),
         Phase.DEGRADED,
         ("False", "DigestMismatch"),
@@ -64,7 +64,7 @@ TABLE = [
     (
         "new one starts, old one serves",
         SUBJECT,
-        State(stable=A, candidate=B, rollout=ROLLING),
+        State(stable=A, candidates=(Candidate(B),), rollout=ROLLING),
         world(SERVING, a=UP, b=DOWN),
         Phase.PROGRESSING,
         ("False", "WaitingForPods"),
@@ -73,7 +73,7 @@ TABLE = [
     (
         "new one is bad, old one serves",
         SUBJECT,
-        State(stable=A, candidate=B, rollout=ROLLING),
+        State(stable=A, candidates=(Candidate(B),), rollout=ROLLING),
         world(SERVING, a=UP, b=SICK),
         Phase.DEGRADED,
         ("False", "DigestMismatch"),
@@ -91,7 +91,7 @@ TABLE = [
     (
         "weights under way",
         SUBJECT,
-        State(stable=A, candidate=B, weight=100, rollout=ROLLING),
+        State(stable=A, candidates=(Candidate(B, 100),), rollout=ROLLING),
         world({"m-b": 100}, settled=False, a=UP, b=UP),
         Phase.PROGRESSING,
         ("False", "Shifting"),
@@ -100,7 +100,7 @@ TABLE = [
     (
         "routers do not see the new pods yet",
         SUBJECT,
-        State(stable=A, candidate=B, rollout=ROLLING),
+        State(stable=A, candidates=(Candidate(B),), rollout=ROLLING),
         world(SERVING, routers=(replace(ROUTER, healthy={"m-a": 1}),), a=UP, b=UP),
         Phase.PROGRESSING,
         ("False", "WaitingForRouters"),
@@ -187,8 +187,10 @@ def test_a_transition_time_moves_only_with_its_status() -> None:
 
 
 def test_a_transition_is_one_event_and_a_repetition_none() -> None:
-    starting = report(Status(), SUBJECT, State(stable=A, candidate=B, rollout=ROLLING), world(SERVING, a=UP, b=DOWN))
-    sick = report(starting, SUBJECT, State(stable=A, candidate=B, rollout=ROLLING), world(SERVING, a=UP, b=SICK))
+    starting = report(
+        Status(), SUBJECT, State(stable=A, candidates=(Candidate(B),), rollout=ROLLING), world(SERVING, a=UP, b=DOWN)
+    )
+    sick = report(starting, SUBJECT, State(stable=A, candidates=(Candidate(B),), rollout=ROLLING), world(SERVING, a=UP, b=SICK))
     assert event(Status(), starting) is None
     told = event(starting, sick)
     assert told is not None
@@ -202,18 +204,18 @@ def test_a_transition_is_one_event_and_a_repetition_none() -> None:
 
 
 def test_counts_and_words_are_figures_and_all_else_is_not() -> None:
-    rolling = State(candidate=A, rollout=ROLLING)
+    rolling = State(candidates=(Candidate(A),), rollout=ROLLING)
     before = report(Status(), SUBJECT, rolling, world({}, a=DOWN))
     assert only_figures(before, report(before, SUBJECT, rolling, world({}, a=UP))), "its pod is ready, the routers do not see it"
     assert not only_figures(before, report(before, replace(SUBJECT, generation=4), rolling, world({}, a=DOWN)))
-    assert not only_figures(before, report(before, SUBJECT, replace(rolling, weight=100), world({}, a=UP)))
+    assert not only_figures(before, report(before, SUBJECT, replace(rolling, candidates=(Candidate(A, 100),)), world({}, a=UP)))
     assert not only_figures(before, report(before, SUBJECT, rolling, world({}, a=SICK))), "it is Degraded"
     assert not only_figures(before, report(before, SUBJECT, State(stable=A), world(SERVING, a=UP)))
 
 
 def test_a_model_that_takes_long_to_come_is_told_of_stage_by_stage() -> None:
     def told(seen: RevisionSeen) -> Status:
-        state = State(candidate=A, rollout=ROLLING)
+        state = State(candidates=(Candidate(A),), rollout=ROLLING)
         return report(Status(), SUBJECT, state, world({}, a=replace(seen, replicas=1)))
 
     waiting, fetching = told(DOWN), told(replace(DOWN, stage=Symptom("FetchingModel", "fetching its model")))
@@ -240,7 +242,7 @@ def test_trust_is_a_condition_where_it_is_given() -> None:
 def test_each_step_of_a_canary_is_told_once_its_weight_is_live() -> None:
     def told(step: int, weight: int, since: str | None) -> Status:
         rolling = ROLLING.model_copy(update={"step": step, "steps": 3, "step_since": since})
-        canary = State(stable=A, candidate=B, weight=weight, rollout=rolling)
+        canary = State(stable=A, candidates=(Candidate(B, weight),), rollout=rolling)
         return report(Status(), SUBJECT, canary, world({"m-a": 100 - weight, "m-b": weight}, a=UP, b=UP))
 
     first, written = told(1, 5, "2026-01-01T00:00:00Z"), told(2, 25, None)
@@ -250,3 +252,32 @@ def test_each_step_of_a_canary_is_told_once_its_weight_is_live() -> None:
     assert step is not None
     assert (step.type, step.reason, step.message) == ("Normal", "StepStarted", "step 2 of 3: m-b gets 25% of requests")
     assert event(second, second) is None
+
+
+LIMITED = [
+    ("enough", ScalingStatus(replicas=2, wanted=2, reason="Arrivals"), ("False", "WithinLimits", "as many")),
+    ("max", ScalingStatus(replicas=2, wanted=4, reason="AtMaximum"), ("True", "AtMaximum", "asks for 4 replicas")),
+    (
+        "max, and requests refused",
+        ScalingStatus(replicas=2, wanted=4, reason="AtMaximum", refused_per_second=12.5),
+        ("True", "AtMaximum", "12.5 requests/s refused"),
+    ),
+    (
+        "max is what is asked for, and bursts are refused",
+        ScalingStatus(replicas=2, wanted=2, reason="Arrivals", refused_per_second=0.5),
+        ("True", "AtMaximum", "0.5 requests/s refused"),
+    ),
+    (
+        "pods do not come",
+        ScalingStatus(replicas=2, wanted=4, reason="Hindered", hindrance=HindranceStatus(reason="Unschedulable", message="cpu")),
+        ("True", "Unschedulable", "cpu"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("scaling", "expected"), [row[1:] for row in LIMITED], ids=[row[0] for row in LIMITED])
+def test_what_limits_an_objective(scaling: ScalingStatus, expected: tuple[str, str, str]) -> None:
+    found = report(Status(), SUBJECT, State(stable=A), replace(world(SERVING, a=UP), scaling=scaling))
+    (condition,) = [each for each in found.conditions if each.type == "ScalingLimited"]
+    assert (condition.status, condition.reason) == expected[:2]
+    assert expected[2] in condition.message

@@ -35,6 +35,8 @@ def test_only_what_changed_for_callers_gets_a_new_version() -> None:
     known = plan(state, {"m": replace(ONE, ports={"m-a": 8080, "m-b": 8080}), "n": ONE}, now=60)
     assert (known.version, known.routes["m"].version) == (60, 10), "endpoints made known change nothing for callers"
     assert known.clusters == {"m-a": 8080, "m-b": 8080}
+    limited = plan(state, {"m": replace(ONE, limits={"m-a": 7}), "n": ONE}, now=70)
+    assert (limited.version, limited.routes["m"].version) == (70, 10), "no rollout waits for a limit"
 
 
 def test_versions_grow_though_the_clock_goes_back_or_the_state_is_lost() -> None:
@@ -73,6 +75,15 @@ def test_a_host_belongs_to_the_first_that_asks() -> None:
     assert "a.example.com already belongs to ModelDeployment m" in refused["n"].message
 
 
+def test_nobody_gets_the_name_of_a_preview() -> None:
+    """Else two routes would answer to it once there is one, and the routers would take no change of the namespace any more."""
+    asked = {"m": ("n-preview.ns", "m-preview"), "n": ("n.example.com",), "o-preview": (), "o": ("o-preview.ns",)}
+    got, refused = routing.share_hosts(asked, "ns", "cluster.local")
+    assert got == {"m": (), "n": ("n.example.com",), "o-preview": (), "o": ()}
+    assert {name: symptom.reason for name, symptom in refused.items()} == {"m": "HostTaken", "o": "HostTaken"}
+    assert "m-preview is the preview of ModelDeployment m" in refused["m"].message
+
+
 def test_endpoints_are_what_every_router_sees() -> None:
     seen = routing.seen(
         plan(RouterState(), {"m": ONE}),
@@ -91,6 +102,7 @@ wants = st.builds(
     st.dictionaries(names, st.integers(1024, 65535), max_size=3),
     st.tuples(names),
     st.floats(0.001, 3600),
+    limits=st.dictionaries(names, st.integers(1, 8192), max_size=2),
 )
 
 

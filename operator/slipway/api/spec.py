@@ -12,8 +12,11 @@ from slipway.api.server import Server
 
 _A_LATENCY = "duration(self) >= duration('1ms')"
 _A_WINDOW = "duration(self) >= duration('1m') && duration(self) <= duration('168h')"
+_AN_IDLE_TIME = "duration(self) >= duration('5s') && duration(self) <= duration('168h')"
 _CRON = r"^[0-9A-Za-z*/,-]+( +[0-9A-Za-z*/,-]+){4}$"
 _SAYS_CRON = "must be five fields of cron (minute, hour, day, month, weekday), such as 0 8 * * 1-5"
+_SHARE = r"^[1-9][0-9]{0,3}%$"
+_SAYS_SHARE = "must be a whole percentage of the request, such as 70%"
 _ZONE = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$"
 _SAYS_ZONE = "must be a time zone such as UTC or Europe/Berlin"
 
@@ -27,11 +30,14 @@ class Objective(Type):
     percentile: int = Field(default=95, ge=50, le=99)
     concurrency: int | None = Field(default=None, ge=1, le=100000, description="Requests in flight for each replica.")
     requests_per_second: int | None = Field(default=None, ge=1, le=1000000, description="For each replica.")
+    cpu: Annotated[str, text(_SHARE, _SAYS_SHARE, 8)] | None = Field(
+        default=None, description="Of what the pods request, such as `70%`, as metrics-server measures it."
+    )
 
     rules = (
         Rule(
-            "has(self.latency) || has(self.concurrency) || has(self.requestsPerSecond)",
-            "scaling.objective needs latency, concurrency or requestsPerSecond",
+            "has(self.latency) || has(self.concurrency) || has(self.requestsPerSecond) || has(self.cpu)",
+            "scaling.objective needs latency, concurrency, requestsPerSecond or cpu",
         ),
     )
 
@@ -50,6 +56,9 @@ class Window(Type):
     time_zone: Annotated[str, text(_ZONE, _SAYS_ZONE, 64)] = Field(default="UTC", description="Such as `Europe/Berlin`.")
 
 
+_IdleAfter = Annotated[str, duration(_AN_IDLE_TIME, " between 5s and 168h")]
+
+
 class Scaling(Type):
     """How many replicas each serving revision has."""
 
@@ -57,7 +66,11 @@ class Scaling(Type):
         default=1,
         ge=0,
         le=1000,
-        description="The number of replicas; `kubectl scale` sets it. With an objective, the least number.",
+        description="The number of replicas; `kubectl scale` sets it. With an objective, the least number. With 0 there are none "
+        "while nobody asks: the next request waits for the first.",
+    )
+    idle_after: _IdleAfter | None = Field(
+        default=None, description="How long nobody must have asked for `min: 0` to mean none; 5m by default."
     )
     max: int | None = Field(default=None, ge=1, le=1000, description="The largest number of replicas under an objective.")
     objective: Objective | None = Field(default=None, description="What Slipway keeps by its number of replicas.")
@@ -69,9 +82,9 @@ class Scaling(Type):
 
     rules = (
         Rule(
-            "self.min >= 1",
-            "scaling.min: scale to zero is not available in this version of Slipway; use 1 or more",
-            ".min",
+            "!has(self.idleAfter) || self.min == 0",
+            "scaling.idleAfter has an effect with scaling.min: 0 only; remove one of them",
+            ".idleAfter",
         ),
         Rule(
             "has(self.objective) == has(self.max)",
@@ -84,6 +97,11 @@ class Scaling(Type):
             "scaling.increasePerMinute, decreasePerMinute and schedule have an effect with scaling.objective only",
         ),
     )
+
+    @property
+    def fixed(self) -> bool:
+        """Tell whether there are always `min` replicas."""
+        return self.objective is None and self.min > 0
 
 
 class Spec(Type):
@@ -127,6 +145,12 @@ class Spec(Type):
             "server.workers, batching and limits are settings of Slipway's server, without effect on an image of your own; "
             "remove them",
             ".server",
+        ),
+        Rule(
+            "!has(self.rollout.abTest) || !has(self.rollout.abTest.arms) || "
+            "self.rollout.abTest.arms.all(arm, (arm.model.format == 'Custom') == (self.model.format == 'Custom'))",
+            "rollout.abTest.arms: spec.server runs all arms; where one model's format is Custom, all others' must be",
+            ".rollout",
         ),
         Rule(
             "self.server.protocol == oldSelf.server.protocol",

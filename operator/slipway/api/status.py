@@ -27,6 +27,7 @@ class Phase(StrEnum):
     PAUSED = "Paused"
     READY = "Ready"
     DEGRADED = "Degraded"
+    SCALED_TO_ZERO = "ScaledToZero"
 
 
 class ConditionType(StrEnum):
@@ -85,7 +86,17 @@ class LearnedStatus(_Remembered):
     parallelism: float | None = Field(default=None, description="Requests that one pod answers at a time without any waiting.")
     pooling: float | None = Field(default=None, description="How well requests find a free pod: 1 as in one queue, 0 by chance.")
     caution: float | None = Field(default=None, description="Grows where the objective was not kept, and shrinks again.")
+    admission: float | None = Field(
+        default=None, description="Of what the model lets a replica have in flight, the part that keeps the objective."
+    )
     deviation: float | None = Field(default=None, description="How much arrivals vary over a pod's start-up, as a share of them.")
+
+
+class HindranceStatus(_Remembered):
+    """Why pods that were ordered do not come."""
+
+    reason: str
+    message: str = ""
 
 
 class ScalingStatus(_Remembered):
@@ -99,9 +110,24 @@ class ScalingStatus(_Remembered):
         default=None, description="When this was written: when replicas change or a limit binds, else once a minute at most."
     )
     concurrency_limit: float | None = Field(
-        default=None, description="Requests in flight for each replica up to which the objective is kept, as learned."
+        default=None,
+        description="Requests in flight for each replica up to which the objective is kept, as learned. "
+        "Where there can be no more replicas, routers refuse what is beyond.",
     )
+    refused_per_second: float | None = Field(
+        default=None, description="Requests that routers refused, over the minute before this was written; none without any."
+    )
+    hindrance: HindranceStatus | None = None
     learned: LearnedStatus | None = None
+    activation: str = Field(default="", description="The time of the last activation that was obeyed.")
+
+
+class Activation(_Remembered):
+    """Somebody asked for the model while it had no pod: written by the activator, which holds the request."""
+
+    at: Annotated[str, Field(max_length=64)] = Field(
+        description="When, with microseconds: it also tells one activation from another."
+    )
 
 
 class Draining(_Remembered):
@@ -134,10 +160,11 @@ class CheckStatus(_Remembered):
         default=None, description="Whom it asks; none where it measures requests."
     )
     message: str | None = Field(default=None, description="What the last answer said, or why there was none.")
+    revision: str | None = Field(default=None, description="Whose it is, where several candidates are tried at once.")
 
 
-class ArmStatus(_Remembered):
-    """What one arm of an A/B test has had since the test began."""
+class CountsStatus(_Remembered):
+    """What a revision has had since an A/B test began."""
 
     requests: int = 0
     errors: int = 0
@@ -156,15 +183,32 @@ class MetricStatus(_Remembered):
     last_asked: Time | None = Field(default=None, description="When the last of them ended.")
 
 
-class TrialStatus(_Remembered):
-    """How an A/B test stands: what was counted, which outlives the operator, and what it says."""
+class ArmStatus(CountsStatus):
+    """How one candidate of an A/B test stands against stable. One that was withdrawn alone has a reason."""
 
-    stable: ArmStatus = Field(default_factory=ArmStatus)
-    candidate: ArmStatus = Field(default_factory=ArmStatus)
+    revision: str
+    version: str = ""
+    weight: int = Field(default=0, ge=0, le=100, description="Percent of callers that are its own, in the order of arms.")
     metric: MetricStatus | None = Field(default=None, description="What the metric was, where that is the measure.")
     statement: str = Field(default="", description="The difference with its bounds, which hold however often one looks.")
-    p_value: float = Field(default=1.0, description="Always valid: the chance of as much, did the arms not differ.")
-    winner: Literal["stable", "candidate"] | None = None
+    p_value: float = Field(
+        default=1.0, description="Always valid: the chance of as much from any arm, did none differ from stable."
+    )
+    difference: float | None = Field(
+        default=None, description="The arm's figure less stable's: of errors and latency as a share of stable's."
+    )
+    verdict: Literal["Better", "Worse"] | None = Field(default=None, description="Than stable, once that is shown.")
+    reason: str | None = Field(default=None, description="Why it was withdrawn while others went on.")
+    message: str | None = None
+
+
+class TrialStatus(_Remembered):
+    """How an A/B test stands: what was counted, which outlives the operator, and what it says of each arm."""
+
+    stable: CountsStatus = Field(default_factory=CountsStatus)
+    arms: Annotated[list[ArmStatus], Field(json_schema_extra=_ATOMIC)] = Field(
+        default_factory=list[ArmStatus], description="The candidates as the test began, those withdrawn since included."
+    )
 
 
 class Verb(StrEnum):
@@ -189,7 +233,8 @@ class Request(_Remembered):
     by: Annotated[str, Field(max_length=256)] = Field(default="", description="Who, as `kubectl auth whoami` says.")
     full: bool = Field(default=False, description="Promote: skip all steps that are left.")
     revision: Annotated[str, Field(max_length=253)] | None = Field(
-        default=None, description="Rollback: to which kept revision; else to the one that served before."
+        default=None,
+        description="Rollback: to which kept revision; else to the one that served before. Promote: which arm of an A/B test.",
     )
     weight: Annotated[int, Field(ge=0, le=100)] | None = Field(
         default=None, description="SetWeight: the candidate's percent of requests."
@@ -197,18 +242,19 @@ class Request(_Remembered):
 
 
 class Pinned(_Remembered):
-    """A kept revision that serves by request instead of the one that the spec asks for."""
+    """A revision that serves instead of the one that the spec asks for: by request, or because it won an A/B test."""
 
     revision: str
     instead_of: str = Field(description="The spec's revision, which is refused: another spec, or the verb Retry, ends it.")
     by: str = ""
     at: str = ""
+    won: bool = Field(default=False, description="It is an arm that won the spec's A/B test.")
 
 
 class RolloutStatus(_Remembered):
     """The rollout under way, or how the last one of this spec failed."""
 
-    revision: str = Field(description="The candidate.")
+    revision: str = Field(description="The candidate; of several, the one of the spec's own model.")
     since: Time = Field(description="When the candidate was made.")
     step: int = Field(default=0, description="The step under way, counted from 1; 0 before the first.")
     steps: int = Field(default=0, description="How many steps there are, the one to all requests included.")
@@ -230,7 +276,10 @@ class RolloutStatus(_Remembered):
     resumed: Time | None = Field(default=None, description="When a pause ended: it does not count towards a deadline.")
     forced: int = Field(default=0, description="Steps up to this one count as passed, by the verb Promote.")
     forced_by: str = Field(default="", description="Who asked for that.")
-    live_weight: int = Field(default=0, description="Percent of requests that every router was last seen to give the candidate.")
+    chosen: str | None = Field(default=None, description="Which of several candidates goes on, by the verb Promote.")
+    live_weight: int = Field(
+        default=0, description="Percent of requests that every router was last seen to give the candidate; several, together."
+    )
     mirror: int = Field(default=0, description="Percent of requests that are copied to the candidate.")
     preview: str = Field(default="", description="Where the candidate alone answers.")
     checks: Annotated[list[CheckStatus], Field(json_schema_extra=_ATOMIC)] = Field(
@@ -262,14 +311,20 @@ class Status(_Remembered):
     observed_generation: int = 0
     phase: Phase = Phase.PENDING
     url: str = Field(default="", description="Where callers inside the cluster reach the model.")
-    selector: str = Field(default="", description="Label selector of the serving pods, for the scale subresource.")
+    selector: str = Field(
+        default="", description="Label selector of the model's pods, of stable and candidate, for the scale subresource."
+    )
     replicas: int = Field(default=0, description="Pods of the serving revision.")
     stable: RevisionStatus | None = Field(default=None, description="The revision that serves.")
     candidate: RevisionStatus | None = Field(default=None, description="The revision being tried.")
+    arms: Annotated[list[RevisionStatus], Field(json_schema_extra=_ATOMIC)] = Field(
+        default_factory=list[RevisionStatus], description="The others that are tried at the same time, in an A/B test."
+    )
     draining: Annotated[list[Draining], Field(json_schema_extra=_ATOMIC)] = Field(
         default_factory=list, description="Revisions that leave."
     )
     scaling: ScalingStatus | None = Field(default=None, description="How the objective is kept; none without one.")
+    activation: Activation | None = None
     rollout: RolloutStatus | None = None
     pinned: Pinned | None = None
     handled: str = Field(default="", description="The time of the last request that was obeyed, or refused.")
@@ -278,3 +333,13 @@ class Status(_Remembered):
         default_factory=list, description="How each rollout ended, the latest first (at most 20)."
     )
     conditions: Annotated[list[Condition], Field(json_schema_extra=_CONDITIONS)] = Field(default_factory=list)
+
+    @property
+    def candidates(self) -> list[RevisionStatus]:
+        """Answer all revisions that are tried."""
+        return [] if self.candidate is None else [self.candidate, *self.arms]
+
+    @property
+    def roles(self) -> list[RevisionStatus]:
+        """Answer all revisions that have, or are to have, requests."""
+        return self.candidates if self.stable is None else [self.stable, *self.candidates]
