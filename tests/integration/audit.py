@@ -36,6 +36,8 @@ def asked(log: Path, user: str, since: int) -> Iterator[Asked]:
     with log.open("rb") as lines:
         lines.seek(since)
         for line in lines:
+            if not line.endswith(b"\n"):
+                return  # it is being written
             entry = json.loads(line)
             if entry["user"]["username"] != user or (entry["verb"] == "watch" and entry["stage"] == "ResponseComplete"):
                 continue
