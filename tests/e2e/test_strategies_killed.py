@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.e2e import models
-from tests.e2e.cluster import ROUTER, Namespace
+from tests.e2e.cluster import ROUTER, Model, Namespace
 from tests.e2e.installation import LEASE, Operator
 from tests.e2e.test_canary import (
     ANSWERS,
@@ -54,6 +54,12 @@ def killed(operator: Operator) -> Generator[None]:
     operator.namespace.delete("pods", leader)
 
 
+def asked_of_candidate(operator: Operator, model: Model) -> float:
+    """Answer the requests of a candidate, as the operator's metrics tell."""
+    who = {"namespace": model.namespace.name, "name": model.name, "role": "candidate"}.items()
+    return sum(value for (name, of), value in operator.metrics().items() if name == "slipway_requests_total" and who <= set(of))
+
+
 def weight_of(seen: Seen, revision: str) -> int:
     """Answer the weight that a status tells of a revision."""
     roles = (seen.status.get(role) or {} for role in ("stable", "candidate"))
@@ -90,6 +96,7 @@ def test_whoever_dies(shared_namespace: Namespace, operator: Operator, request: 
         watched.await_live(1)
         if tested:
             load.reach(load.now().requests + ANSWERS)
+            await_(lambda: asked_of_candidate(operator, churn) > ANSWERS / 3, "the meter has counted them")
         if strategy == "BlueGreen":
             use(churn, "Pause")  # so that the preview can be asked at leisure
         # A change that concerns no rollout: status is written with what an A/B test has counted, before the death and after it.
