@@ -21,9 +21,8 @@ class Totals:
     @classmethod
     def of(cls, meter: Meter, namespace: str, revision: str) -> "Totals":
         """Read what the routers counted."""
-        callers = meter.total(namespace, revision)
+        asked = meter.total(namespace, revision)
         copied = [total for name in mirror_names(revision) if (total := meter.total(namespace, name)) is not None]
-        asked = callers
         copied = [replace(each, counts=each.counts._replace(refused=0)) for each in copied]  # nobody waits for those
         for each in copied:
             asked = each if asked is None else asked + each
