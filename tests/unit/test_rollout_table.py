@@ -79,6 +79,12 @@ TABLE = [
     ("spec changes: candidate", SERVING_A, world(B, {"m-a": 100}, a=1), (A, B, 0, [])),
     ("candidate not ready: waits", TRYING_B, world(B, {"m-a": 100}, a=1, b=0), (A, B, 0, [])),
     (
+        "the spec returns to a revision that slept: it waits for its pod",
+        replace(TRYING_B, candidates=(Candidate(B, 50),)),
+        replace(world(A, {"m-a": 50, "m-b": 50}, b=1), replicas=0),
+        (A, B, 50, []),
+    ),
+    (
         "candidate ready but a router does not see it: waits",
         TRYING_B,
         world(B, routes({"m-a": 100}, router({"m-b": 1}), router({})), a=1, b=1),

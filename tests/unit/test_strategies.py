@@ -196,7 +196,8 @@ def test_what_failed_and_was_resumed_is_judged_anew() -> None:
     failed = decide(at(1, PAUSING, 5), seen(given(TENTH), FAIL, plan=PAUSING))
     assert failed.rollout is not None
     assert (failed.rollout.paused_reason, failed.rollout.paused_message) == (FAIL.reason, FAIL.message)
-    resumed = decide(replace(failed, request=Request(verb=Verb.RESUME, at="2")), seen(given(TENTH), WAIT, plan=PAUSING))
+    # At that moment the verdict is still the one on what it failed by.
+    resumed = decide(replace(failed, request=Request(verb=Verb.RESUME, at="2")), seen(given(TENTH), FAIL, plan=PAUSING))
     assert resumed.rollout is not None
     assert (resumed.rollout.paused, resumed.rollout.paused_reason, resumed.rollout.judged_since) == (False, None, stamp(NOW))
 

@@ -316,5 +316,10 @@ class Judged:
         """Answer the verdict on a candidate; where none is needed, none is asked for."""
         return self.by_revision.get(revision, UNJUDGED)
 
+    def anew(self) -> "Judged":
+        """Answer the verdicts where all that was measured is to count no more: none yet."""
+        waits = Judgement(Verdict.WAIT, "InsufficientRequests", "nothing was measured since it was resumed")
+        return replace(self, by_revision=dict.fromkeys(self.by_revision, waits))
+
 
 NOBODY_JUDGED = Judged()

@@ -318,9 +318,11 @@ RULES: tuple[Callable[[State, World], State | None], ...] = (
 
 def decide(state: State, world: World) -> State:
     """Answer the state after all rules, with what every router gives the candidates and what is measured of them."""
+    judged_since = state.rollout and state.rollout.judged_since
     for rule in (obey, unpin):
         state = rule(state, world) or state
-    seen = world
+    counts = (state.rollout and state.rollout.judged_since) == judged_since
+    seen = world if counts else replace(world, judged=world.judged.anew())
     for rule in RULES:
         world = aim(state, seen).awake  # an arm that is promoted takes the place of what the spec asks for
         state = rule(state, world) or state
