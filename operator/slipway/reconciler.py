@@ -89,6 +89,7 @@ class Reconciler:
         before = load(model.status)
         judged = self._judges.judge(model, before, self._now().timestamp())
 
+        await self._converger.adopt(children.adopted(model.identity, self._store.children(namespace, name)))
         world = self._observe(model, judged)
         state = rollout.decide(before, world)
         hindrance = await self._apply(model, state, world) or self._sample_symptom(*key)

@@ -5,7 +5,7 @@ from typing import Any
 
 from slipway.core.observation import Symptom
 from slipway.core.symptoms import short
-from slipway.kube.api import Api, ApiError
+from slipway.kube.api import FIELD_MANAGER, Api, ApiError
 from slipway.kube.diff import covers, mark
 from slipway.kube.kinds import CONFIG_MAP, kind_of
 from slipway.kube.store import Store
@@ -14,6 +14,8 @@ from slipway.manifests.labels import MANAGED_BY
 Object = dict[str, Any]
 # What hinders us is not watched (a foreign object has not our label, a quota is not ours): it is looked at again after this long.
 HINDRANCE_RETRY_SECONDS = 15.0
+# An apply of owners alone would, by the manager of whole objects, remove all else of them.
+_ADOPTER = f"{FIELD_MANAGER}-owner"
 
 
 class Converger:
@@ -61,6 +63,15 @@ class Converger:
         if not covers(applied, wanted):
             self._accepted[applied["metadata"]["uid"]] = _fingerprint(applied)
         return None
+
+    async def adopt(self, owned: Iterable[Object]) -> None:
+        """Apply owners to objects that have none. What went meanwhile is left, and what is refused: it stays a clash."""
+        for obj in owned:
+            try:
+                self._store.put(await self._api.apply(obj, manager=_ADOPTER))
+            except ApiError as error:
+                if error.status not in (404, 409) and not _is_refusal(error):
+                    raise
 
     async def delete(self, objects: Iterable[Object]) -> None:
         """Delete objects that the store holds."""

@@ -81,6 +81,21 @@ def _described(name: str, spec: Spec | None, revision: str) -> Spec | None:
     return next((each for each in specs if target(name, each).revision == revision), None)
 
 
+def adopted(owner: Owner, objects: Iterable[Object]) -> Iterator[Object]:
+    """Yield what makes those of the objects children again that were a child of a ModelDeployment of this name and have no owner.
+
+    A backup is restored without owners, for the uids in it name nothing any more. The label tells whose it was, the annotation
+    that Slipway made it. What has any owner stays its owner's.
+    """
+    for obj in objects:
+        metadata = obj["metadata"]
+        if metadata.get("ownerReferences") or labels.APPLIED not in metadata.get("annotations", {}):
+            continue
+        same = {key: metadata[key] for key in ("name", "namespace", "uid")}
+        owned = {**same, "ownerReferences": [labels.owner(owner.name, owner.uid)]}
+        yield {"apiVersion": obj["apiVersion"], "kind": obj["kind"], "metadata": owned}
+
+
 def outside_kinds(spec: Spec | None, stored: Stored) -> list[str]:
     """Answer the kinds of the ways in from outside that are asked for; where the spec cannot be read, of those that there are."""
     if spec is None:
