@@ -15,7 +15,7 @@ from tests.faults.history import History
 from tests.faults.plane import Plane
 from tests.faults.proxy import LEASE
 from tests.faults.replica import Zygote
-from tests.faults.scenarios import SCENARIOS
+from tests.faults.scenarios import ALONE, SCENARIOS
 from tests.faults.single import PATIENCE_SECONDS, Outcome, run
 
 RANDOM_KILLS, HAND_OVERS = 500, 50
@@ -117,14 +117,14 @@ class Campaign:
             if outcome.violations:
                 bad.append((name, outcome, history))
 
-        await self.side_by_side([one(name) for name in names])
+        await self.side_by_side([(name, one(name)) for name in names])
         return bad
 
     async def results(self, chosen: Iterable[Case]) -> AsyncIterator[tuple[Result, History]]:
         """Yield the results as they come."""
         queue: asyncio.Queue[tuple[Result, History]] = asyncio.Queue()
         listed = list(chosen)
-        working = asyncio.create_task(self.side_by_side([self._one(case, queue) for case in listed]))
+        working = asyncio.create_task(self.side_by_side([(case.scenario, self._one(case, queue)) for case in listed]))
         for _ in listed:
             getting = asyncio.create_task(queue.get())
             await asyncio.wait({getting, working}, return_when=asyncio.FIRST_COMPLETED)
@@ -146,9 +146,10 @@ class Campaign:
             violations += oracle.compare((reference.end, reference.made), (outcome.end, outcome.made))
         return Result(case, len(outcome.fired), tuple(violations), outcome.seconds), history
 
-    async def side_by_side(self, works: Iterable[Coroutine[Any, Any, None]]) -> None:
-        """Do all, so many at a time."""
-        left = iter(works)
+    async def side_by_side(self, works: Iterable[tuple[str, Coroutine[Any, Any, None]]]) -> None:
+        """Do all, each told with its scenario, so many at a time; at last those that must be alone."""
+        listed = list(works)
+        left = iter([work for name, work in listed if name not in ALONE])
 
         async def work() -> None:
             for each in left:
@@ -157,6 +158,9 @@ class Campaign:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._at_a_time):
                 group.create_task(work())
+        for name, each in listed:
+            if name in ALONE:
+                await each
 
 
 def _calls(outcome: Outcome, *verbs: Verb) -> Iterator[tuple[Call, int]]:

@@ -109,9 +109,10 @@ async def _catch(campaign: Campaign, seeded: list[Bug], operator: Path) -> int:
                         break
                 else:
                     escaped.append(bug)
-        print(f"{'ESCAPED' if bug in escaped else 'caught'} {bug.name}: {'; '.join(violations)[:300]}", flush=True)
+        found = " ".join(dict.fromkeys(said.partition(":")[0] for said in violations))
+        print(f"{'ESCAPED' if bug in escaped else 'caught'} {bug.name} by {found}: {'; '.join(violations)[:300]}", flush=True)
 
-    await campaign.side_by_side(catch(bug, options) for bug, options in asked.items())
+    await campaign.side_by_side((options.scenario[0], catch(bug, options)) for bug, options in asked.items())
     return len(escaped)
 
 

@@ -34,7 +34,7 @@ def weight_only_to_ready_capacity(history: History) -> Found:
         elif isinstance(entry, Look):
             now = {revision for weights in entry.weights.values() for revision in weights}
             for revision in sorted(now - before.get(entry.router, set())):
-                if not pods.get(revision):
+                if not pods.get(revision) and not _excused(history, entry.at):
                     yield f"{entry.router} begins to send requests to {revision}, which has no pod that answers"
             before[entry.router] = now
 
@@ -73,11 +73,36 @@ def revision_goes_drained(history: History) -> Found:
             yield f"Deployment {event.name} went, and was not drained before"
 
 
+def revision_stays_as_made(history: History) -> Found:
+    """The pods of a revision are as they were made: no upgrade, no restore, no default restarts a model."""
+    made: dict[str, Any] = {}
+    for event in history.events("Deployment"):
+        if event.type != "DELETED" and _of_revision(event):
+            template = event.obj["spec"]["template"]
+            if made.setdefault(event.name, template) != template:
+                yield f"Deployment {event.name} has another pod template than it was made with"
+
+
+def revision_is_asked_for(history: History) -> Found:
+    """There is no revision but those that a spec asked for."""
+    for event in history.events("ControllerRevision"):
+        if event.type == "ADDED" and owned(event.obj) and event.name not in history.asked:
+            yield f"revision {event.name} was made, and no spec asks for it"
+
+
 def owner_is_right(history: History) -> Found:
-    """Every child has the uid of a ModelDeployment of that name that there was, as its controller: no orphan, no stranger."""
+    """Every child has the uid of a ModelDeployment of that name that there was, as its controller: no orphan, no stranger.
+
+    What was restored without an owner gets one: at the end there is `no_orphan`.
+    """
     uids = {event.uid for event in history.events("ModelDeployment")}
+    restored: set[str] = set()
     for event in history.events(*OWNED):
         if event.type == "DELETED" or not owned(event.obj) or event.name == router.NAME:
+            continue
+        if event.type == "ADDED" and _excused(history, event.at):
+            restored.add(event.uid)
+        if event.uid in restored and not event.obj["metadata"].get("ownerReferences"):
             continue
         controllers = [ref["uid"] for ref in event.obj["metadata"].get("ownerReferences", ()) if ref.get("controller")]
         if len(controllers) != 1 or controllers[0] not in uids:
@@ -91,7 +116,7 @@ def no_orphan(history: History) -> Found:
     for name, obj in found.items():
         if obj["kind"] in OWNED and owned(obj):
             controllers = {ref["uid"] for ref in obj["metadata"].get("ownerReferences", ())}
-            if not alive or (controllers and not controllers & alive):
+            if not alive or (obj["metadata"]["name"] != router.NAME and not controllers & alive):
                 yield f"{name} is left behind"
 
 
@@ -238,7 +263,7 @@ def no_secret_is_told(history: History) -> Found:
 def no_reconcile_raises(history: History) -> Found:
     """Whatever the API server answers is something that the operator knows what to do about."""
     for line in history.logs.splitlines():
-        if re.search(r'"level": "(error|critical)"', line) and "lost the Lease" not in line:
+        if re.search(r'"level": "(error|critical)"', line) and not re.search(r"lost the Lease|will retry", line):
             yield f"an operator's log says: {line[-1500:]}"
 
 
@@ -248,6 +273,8 @@ INVARIANTS: tuple[Callable[[History], Found], ...] = (
     no_request_is_lost,
     stable_keeps_capacity,
     revision_goes_drained,
+    revision_stays_as_made,
+    revision_is_asked_for,
     owner_is_right,
     no_orphan,
     foreign_is_untouched,
@@ -272,8 +299,8 @@ def check(history: History) -> list[str]:
 
 
 def _excused(history: History, at: float) -> bool:
-    """Tell whether its owner has been deleted by then: then everything goes."""
-    return at >= history.marked("deleted")
+    """Tell whether its owner has been deleted by then, and not been restored: then everything goes."""
+    return history.marked("deleted") <= at < history.marked("restored")
 
 
 def _of_revision(event: Event) -> bool:

@@ -1,6 +1,7 @@
 """Stands in for scheduler and kubelets: real pods of real Deployments, which become ready, crash or leave as the run says."""
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -136,11 +137,12 @@ class Kubelet:
         pod = self._running.get(uid)
         if pod is not None:
             pod.ready = False
-            await self._forgotten(pod.namespace)
+            await self.noticed(pod.namespace)
         path = f"/api/v1/namespaces/{obj['metadata']['namespace']}/pods/{obj['metadata']['name']}"
         await self._client.request("DELETE", path, {"gracePeriodSeconds": 0, "preconditions": {"uid": uid}})
 
-    async def _forgotten(self, namespace: str) -> None:
+    async def noticed(self, namespace: str) -> None:
+        """Wait until every router of the namespace knows, by DNS, which pods are ready now."""
         due = {uid: each.ticks + _LEAVING_TICKS for uid, each in self._routers.items() if each.pod.namespace == namespace}
         while any(uid in self._routers and self._routers[uid].ticks < ticks for uid, ticks in due.items()):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
@@ -169,7 +171,7 @@ class Kubelet:
         task.add_done_callback(self._tasks.discard)
 
     def _free_addresses(self) -> Iterator[str]:
-        base, number = self._random.randrange(16, 250), 0
+        base, number = 16 + os.getpid() % 234, 0  # another harness on this machine, of the same seed, has others
         while True:
             number += 1
             yield f"127.{base}.{number // 250 % 250}.{number % 250 + 1}"

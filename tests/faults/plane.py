@@ -51,7 +51,7 @@ class Plane:
     async def __aenter__(self) -> "Plane":
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.client)
-            await self._define()
+            await self.define({})
             binary = tools.ensure(["kube-controller-manager"])["kube-controller-manager"]
             self._cluster.processes["kube-controller-manager"].kill()
             arguments = [*controlplane.controller_manager_arguments(self._cluster), *_RATES]
@@ -86,9 +86,13 @@ class Plane:
         await self.kubelet.forget(namespace)
         await self.client.delete(f"/api/v1/namespaces/{namespace}")
 
-    async def _define(self) -> None:
+    async def define(self, server: Object) -> None:
+        """Apply the CRD as another release has it: with these schemas, or parts of them, of fields of spec.server."""
         for path in sorted(self._crds.glob("*.yaml")):
             crd = yaml.safe_load(path.read_text())
+            schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+            fields = schema["properties"]["server"]["properties"]
+            fields |= {name: {**fields.get(name, {}), **other} for name, other in server.items()}
             at = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{crd['metadata']['name']}"
             await self.client.apply(at, crd)
         while True:

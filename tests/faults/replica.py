@@ -98,11 +98,20 @@ class Replica:
         self._keeping = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
-        """End it for good."""
-        self._wanted = False
+        """Kill it, and start it no more."""
         self.kill()
-        await self._keeping
-        await self.proxy.__aexit__()
+        await self._ended()
+
+    async def retire(self) -> None:
+        """Ask it to end, as an upgrade does, and start it no more."""
+        self.end()
+        await self._ended()
+
+    async def _ended(self) -> None:
+        if self._wanted:
+            self._wanted = False
+            await self._keeping
+            await self.proxy.__aexit__()
 
     def kill(self) -> None:
         """Kill the process."""
@@ -122,6 +131,8 @@ class Replica:
         environment = {"KUBECONFIG": str(self._folder / f"{self.name}.kubeconfig")}
         while self._wanted:
             self.pid, told = await self.zygote.fork(argv, environment, self.log)
+            if not self._wanted:
+                self.kill()
             code = (await told.get())["exit"]
             self.pid = 0
             if code > 0:

@@ -16,6 +16,8 @@ class Scenario:
 
 
 SCENARIOS: dict[str, Scenario] = {}
+# These change what all runs share: each is run with nothing beside it.
+ALONE = ("crd-default",)
 
 
 def _scenario(drive: Callable[[Run], Awaitable[None]]) -> Callable[[Run], Awaitable[None]]:
@@ -42,6 +44,8 @@ BY_STRATEGY: dict[str, Object] = {
     "shadow": {"strategy": "Shadow", "shadow": {"mirror": 50, "hold": "1s"}, "checks": [ERRORS], "minRequests": 10},
     "ab-test": {"strategy": "ABTest", "abTest": {"cookie": {}, "hold": "1s", "duration": "1h"}, "minRequests": 10},
 }
+# What the chart of another release starts the operator with.
+UPGRADED = ("--server-image", "test/server:2", "--router-image", "test/router:2", "--operator-image", "test/operator:2")
 
 
 def spec(version: int, rollout: Object | None = None, replicas: int = 2, **more: object) -> Object:
@@ -244,3 +248,71 @@ async def status_wiped(run: Run) -> None:
     await run.until(lambda status: (status.get("stable") or {}).get("revision") == stable, "what served is stable again")
     await _to_step(run, 1)
     await run.ready(await run.apply(spec(2)))
+
+
+@_scenario
+async def restored(run: Run) -> None:
+    """All is lost amid a rollout, and restored from a backup, without status, uids and owners: what served goes on serving."""
+    await _serve(run, LONG)
+    await run.apply(spec(2, LONG))
+    await _to_step(run, 1)
+    kept = await run.lose(owners=False)
+    await run.restore(kept)
+    await run.pods_ready(kept)
+    run.mark("restored")
+    await run.start()
+    stable = run.revision(spec(1, LONG))
+    await run.until(lambda status: (status.get("stable") or {}).get("revision") == stable, "what served is stable again")
+    await _to_step(run, 1)
+    await run.ready(await run.apply(spec(2)))
+
+
+@_scenario
+async def restored_in_vain(run: Run) -> None:
+    """The backup kept the owners, whose uids are gone: so goes all that they own, and the latest spec serves."""
+    await _serve(run, LONG)
+    await run.apply(spec(2, LONG))
+    await _to_step(run, 1)
+    await run.restore(await run.lose(owners=True))
+    await run.start()
+    await run.ready(1)
+    run.mark("restored")
+    await run.ready(await run.apply(spec(2)))
+
+
+@_scenario
+async def upgrade(run: Run) -> None:
+    """The operator of another release takes over amid a rollout: routers are rolled, models are not, and the rollout goes on."""
+    await _serve(run, LONG)
+    await run.apply(spec(2, LONG))
+    await _to_step(run, 1)
+    await run.second(*UPGRADED)
+    await run.replicas[0].retire()
+    await run.routers_run("test/router:2")
+    await run.ready(await run.apply(spec(2, CANARY)))
+
+
+@_scenario
+async def crd_default(run: Run) -> None:
+    """The CRD of another release has another default, and one of a field that this operator does not know: nothing is touched."""
+    await _serve(run)
+    port = {"default": 9090}
+    try:
+        await run.define({"port": port, "added": {"type": "string", "default": "x"}})
+        await _anew(run)
+        await run.until(lambda status: _condition(status, "SpecValid") == "False", "the field that it does not know is told of")
+        await run.define({"port": port})
+        await _anew(run)
+        await run.ready(await run.apply(spec(1, replicas=3)))
+    finally:
+        await run.define({})
+
+
+async def _anew(run: Run) -> None:
+    """Have another operator read all: no version tells of defaults, and a watch goes by the CRD that it began with."""
+    await run.replicas[0].stop()
+    await run.start()
+
+
+def _condition(status: Object, kind: str) -> str:
+    return next((each["status"] for each in status.get("conditions", ()) if each["type"] == kind), "")

@@ -7,14 +7,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.client import Client, Object
-from tests.faults import invariants, oracle
+from tests.faults import backup, invariants, oracle
 from tests.faults.fault import ON_WATCH, Action, Call, Fault
 from tests.faults.history import Entry, Event, History, Marked
 from tests.faults.plane import Plane
@@ -24,6 +24,8 @@ from tests.faults.replica import Replica, Zygote
 from slipway.api.spec import Spec
 from slipway.core import revision
 from slipway.kube import lease
+from slipway.kube.kinds import kind_of
+from slipway.manifests import labels
 
 if TYPE_CHECKING:
     from tests.faults.scenarios import Scenario
@@ -97,11 +99,11 @@ class Run:
         """Start the operator."""
         await self.replicas[0].start("--sweep-seconds", self._sweep, *more)
 
-    async def second(self) -> None:
+    async def second(self, *more: str) -> None:
         """Start another replica beside the first, which waits for the Lease."""
         other = Replica("b", self.namespace, self._zygote, self._client, self.plan, self.folder, self.steal)
         self.replicas.append(other)
-        await other.start("--sweep-seconds", self._sweep)
+        await other.start("--sweep-seconds", self._sweep, *more)
 
     async def steal(self) -> None:
         """Give the Lease to the replica that has it not, while the holder believes that it holds it."""
@@ -136,7 +138,59 @@ class Run:
     async def apply(self, spec: Object) -> int:
         """Apply the ModelDeployment as a user does. Answer its generation."""
         body = {"apiVersion": "slipway.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": NAME}, "spec": spec}
+        with suppress(ValueError):  # a wrong spec asks for no revision
+            self.history.asked |= {self.revision(spec)}
         return (await self._client.apply(self.path, body))["metadata"]["generation"]
+
+    async def define(self, server: Object) -> None:
+        """Have the CRD of another release (see `Plane.define`), and wait until defaults of it are told."""
+        await self._plane.define(server)
+
+        async def goes() -> bool:
+            found = (await self._client.get(self.path))["spec"]["server"]
+            return server.keys() <= found.keys() and ("added" in server) == ("added" in found)
+
+        while not await goes():  # noqa: ASYNC110 - no watch tells of defaults
+            await asyncio.sleep(0.05)
+
+    async def lose(self, *, owners: bool) -> list[Object]:
+        """Delete the ModelDeployment and all that Slipway made, while no operator runs. Answer a backup of them."""
+        await self.replicas[0].stop()
+        kept = backup.take(oracle.last_objects(self.history).values(), owners=owners)
+        self.mark("deleted")
+        for obj in kept:
+            await self._client.delete(kind_of(obj).path(self.namespace, obj["metadata"]["name"]))
+        await self.gone()
+        return kept
+
+    async def restore(self, kept: Sequence[Object]) -> None:
+        """Make what a backup kept."""
+        for obj in kept:
+            # Applied, not posted: `data` of a ControllerRevision is immutable and kept byte by byte, and only Go's bytes stay so.
+            await self._client.apply(kind_of(obj).path(self.namespace, obj["metadata"]["name"]), obj)
+
+    async def pods_ready(self, kept: Sequence[Object]) -> None:
+        """Wait until every Deployment that was restored has its pods, and every router knows."""
+        deployments = [f"Deployment/{obj['metadata']['name']}" for obj in kept if obj["kind"] == "Deployment"]
+
+        def ready() -> bool:
+            found = oracle.last_objects(self.history)
+            made = [found[name] for name in deployments if name in found]
+            told = [obj["spec"]["replicas"] == obj.get("status", {}).get("readyReplicas", 0) for obj in made]
+            return len(told) == len(deployments) and all(told)
+
+        await self.until_(ready, "the pods of every Deployment are ready")
+        await self._plane.kubelet.noticed(self.namespace)
+
+    async def routers_run(self, image: str) -> None:
+        """Wait until every router pod is of an image."""
+
+        def all_run() -> bool:
+            pods = [obj for obj in oracle.last_objects(self.history).values() if obj["kind"] == "Pod"]
+            routers = [obj for obj in pods if obj["metadata"]["labels"].get(labels.COMPONENT) == "router"]
+            return bool(routers) and all(obj["spec"]["containers"][0]["image"] == image for obj in routers)
+
+        await self.until_(all_run, f"every router is of {image}")
 
     async def make_foreign(self) -> None:
         """Make a Secret that models are fetched with, and a Service that is nobody's."""
@@ -200,8 +254,8 @@ class Run:
         """Wait until the ModelDeployment and all that Slipway made are gone."""
 
         def none_left() -> bool:
-            found = oracle.last_objects(self.history)
-            return self.model is None and not any(obj["kind"] in oracle.OWNED and oracle.owned(obj) for obj in found.values())
+            found = oracle.last_objects(self.history).values()
+            return self.model is None and not any(obj["kind"] in (*oracle.OWNED, "Pod") and oracle.owned(obj) for obj in found)
 
         await self.until_(none_left, "everything is gone")
 

@@ -1,17 +1,18 @@
 """The parts of tests/faults: faults read as they are written, and each invariant finds a history that breaks it."""
 
+import asyncio
 import importlib
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from tests.faults import bugs, invariants, oracle
-from tests.faults.campaign import cases, sample
+from tests.faults import backup, bugs, invariants, oracle
+from tests.faults.campaign import Campaign, cases, sample
 from tests.faults.command import parse
 from tests.faults.fault import Action, Call, Fault, Verb
 from tests.faults.history import Capacity, Entry, Event, History, Look, Lost, Marked
 from tests.faults.proxy import Done
-from tests.faults.scenarios import SCENARIOS
+from tests.faults.scenarios import ALONE, SCENARIOS
 from tests.faults.single import Outcome
 from tests.faults.zygote import QUICKER
 
@@ -69,8 +70,8 @@ def config(version: int, **weights: int) -> Object:
     return obj("ConfigMap", router.NAME, data={router.STATE_KEY: state.dump()})
 
 
-def deployment(name: str, replicas: int) -> Object:
-    found = obj("Deployment", name, OWNER, spec={"replicas": replicas})
+def deployment(name: str, replicas: int, image: str = "server") -> Object:
+    found = obj("Deployment", name, OWNER, spec={"replicas": replicas, "template": {"image": image}})
     found["metadata"]["labels"][labels.REVISION_LABEL] = name
     return found
 
@@ -96,6 +97,11 @@ BROKEN: list[tuple[str, list[Entry], list[Entry]]] = [
     ("weight_only_to_ready_capacity", [look(1, {"m-a": 100})], [Capacity(0, "m-a", 1), look(1, {"m-a": 100})]),
     ("no_request_is_lost", [Lost(1, "r", "m-a", "x")], [Marked(0, "deleted"), Lost(1, "r", "m-a", "x")]),
     (
+        "no_request_is_lost",
+        [Marked(0, "deleted"), Marked(1, "restored"), Lost(2, "r", "m-a", "x")],
+        [Marked(0, "deleted"), Lost(1, "r", "m-a", "x"), Marked(2, "restored")],
+    ),
+    (
         "stable_keeps_capacity",
         [look(1, {"m-a": 20}), Event(2, "DELETED", deployment("m-a", 1))],
         [look(1, {"m-a": 20}), look(2, {"m-b": 100}), Event(2, "DELETED", deployment("m-a", 1))],
@@ -115,7 +121,27 @@ BROKEN: list[tuple[str, list[Entry], list[Entry]]] = [
         [changed(0, model()), changed(1, obj("Service", owner=[{"uid": "other", "controller": True}]))],
         [changed(0, model()), changed(1, obj("Service", owner=OWNER))],
     ),
+    (
+        "owner_is_right",
+        [changed(0, model()), Event(1, "ADDED", obj("Service"))],
+        [changed(0, model()), Marked(0, "deleted"), Event(1, "ADDED", obj("Service")), Marked(2, "restored")],
+    ),
     ("no_orphan", [changed(0, obj("Service", owner=OWNER))], [changed(0, model()), changed(1, obj("Service", owner=OWNER))]),
+    (
+        "no_orphan",
+        [changed(0, model()), changed(1, obj("Service"))],
+        [changed(0, model()), changed(1, obj("Service", router.NAME))],
+    ),
+    (
+        "revision_stays_as_made",
+        [changed(0, deployment("m-a", 1)), changed(1, deployment("m-a", 1, image="other"))],
+        [changed(0, deployment("m-a", 1)), changed(1, deployment("m-a", 2))],
+    ),
+    (
+        "revision_is_asked_for",
+        [Event(0, "ADDED", obj("ControllerRevision", "m-x"))],
+        [Event(0, "ADDED", obj("ControllerRevision", "m-a"))],
+    ),
     (
         "observed_generation_is_monotone",
         [changed(0, model(observedGeneration=1)), changed(1, model(observedGeneration=0))],
@@ -173,7 +199,7 @@ BROKEN: list[tuple[str, list[Entry], list[Entry]]] = [
 @pytest.mark.parametrize(("invariant", "wrong", "right"), BROKEN, ids=[name for name, _, _ in BROKEN])
 def test_each_invariant_finds_what_breaks_it(invariant: str, wrong: list[Entry], right: list[Entry]) -> None:
     check = getattr(invariants, invariant)
-    known: dict[str, Any] = {"broken": frozenset({"m-bad"}), "secret": "opensesame"}
+    known: dict[str, Any] = {"broken": frozenset({"m-bad"}), "secret": "opensesame", "asked": frozenset({"m-a"})}
     assert list(check(History("ns", wrong, **known)))
     assert not list(check(History("ns", right, **known)))
 
@@ -241,3 +267,29 @@ def test_the_plan_has_every_write_by_three_kills_and_the_same_sample_each_time()
 @pytest.mark.parametrize(("module", "name"), [each[:2] for each in QUICKER], ids=str)
 def test_the_waits_that_are_made_shorter_are_there(module: str, name: str) -> None:
     assert hasattr(importlib.import_module(module), name), "name where it is now, in tests/faults/zygote.py"
+
+
+async def test_what_must_be_alone_has_nothing_beside_it() -> None:
+    campaign = Campaign(cast(Any, None), cast(Any, None), 4)
+    running, most = Counter[str](), Counter[str]()
+
+    async def work(name: str) -> None:
+        running[name] += 1
+        most[name] = max(most[name], running.total())
+        await asyncio.sleep(0)
+        running[name] -= 1
+
+    names = [*ALONE, "canary", "canary", *ALONE, "scale"]
+    await campaign.side_by_side([(name, work(name)) for name in names])
+    assert {most[name] for name in ALONE} == {1}
+    assert most["canary"] > 1
+
+
+def test_a_backup_keeps_no_status_no_uid_and_an_owner_only_where_that_is_asked_for() -> None:
+    found = [model(phase="Ready"), deployment("m-a", 1), obj("ConfigMap", router.NAME), obj("Event")]
+    theirs = obj("Service", "theirs")
+    theirs["metadata"]["labels"] = {}
+    kept = backup.take([*found, theirs], owners=False)
+    assert [each["kind"] for each in kept] == ["ConfigMap", "Deployment", "ModelDeployment"]
+    assert not any({"status"} & each.keys() or {"uid", "ownerReferences"} & each["metadata"].keys() for each in kept)
+    assert backup.take(found, owners=True)[1]["metadata"]["ownerReferences"] == OWNER
