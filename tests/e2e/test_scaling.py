@@ -32,7 +32,7 @@ def test_replicas_follow_the_objective(namespace: Namespace, operator: Operator)
         return namespace.load(rate=rate, connections=connections)
 
     def scaled(replicas: int) -> Object:
-        await_(lambda: len(churn.pods(churn.revision)) >= replicas, f"{replicas} pods", 90)
+        await_(lambda: len(churn.pods(churn.revision)) >= replicas, f"{replicas} pods")
         return await_(
             lambda: (churn.status.get("scaling") or {}).get("replicas", 0) >= replicas and churn.status["scaling"], "told"
         )
@@ -66,8 +66,8 @@ def test_replicas_follow_the_objective(namespace: Namespace, operator: Operator)
         shown = operator.metrics()
         who = ("namespace", namespace.name), ("name", "churn"), ("revision", churn.revision), ("role", "stable")
         refusals, errors = (shown[f"slipway_{kind}_total", frozenset(who)] for kind in ("requests_refused", "request_errors"))
-        # Nobody's errors; but a scrape takes a moment, and a refusal meanwhile may be in half of its counters.
-        assert errors <= refusals / 50, f"{errors} errors, {refusals} refusals"
+        # Nobody's errors; but of refusals that happened while a router's statistics were read it may have told half, once.
+        assert errors <= 4, f"{errors} errors, {refusals} refusals"
     for each in (busy, flood):
         assert {what[:3] for what in each.report.failures} <= {"429"}, each.report.failures
     assert flood.report.answers[f"200 {churn.revision}"] > 200

@@ -51,6 +51,23 @@ def test_a_router_that_began_later_counts_from_its_start() -> None:
     assert counted(past) == 8
 
 
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=50))
+def test_a_refusal_that_is_told_by_halves_is_no_error_again_and_again(told: list[tuple[int, int]]) -> None:
+    """Of the latest refusals the reasons are not yet counted; with the next answer of the router they are, and others are not."""
+    past, refused, overflows = history(), 0, 0
+    take(past, "r", 1000, 500)
+    for at, (more, late) in enumerate(told, 1001):
+        refused += more
+        overflows = max(overflows, refused - late)
+        answer = router(500, a=0)
+        answer.counts = {"a": Counters(refused, 0, refused, overflows=overflows, unavailable=refused)}
+        past.take("r", answer, ["a"], at)
+    found = past.past("a")
+    assert found is not None
+    assert found.total.counts.errors <= max(late for _, late in told)
+    assert found.total.counts.refused == overflows
+
+
 def test_a_revision_that_comes_counts_from_its_first_request() -> None:
     past = history()
     take(past, "r", 1000, 500, a=70)

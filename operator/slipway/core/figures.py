@@ -35,10 +35,29 @@ class Counters(NamedTuple):
     unavailable: int = 0
     hung_up: int = 0
 
+    def began_anew(self, earlier: "Counters") -> bool:
+        """Tell whether they cannot have grown from an earlier state: any of them is smaller."""
+        return any(map(operator.lt, self, earlier))
+
+    def admitted(self, counted: "Counters") -> "Counters":
+        """Answer the counts of requests that the router let in, never less than was counted already; `overflows` are the others.
+
+        A router refuses where as many are under way as may be, and its caller is told 429. None is retried, each counts once,
+        but Envoy counts it as 503 too, before it says otherwise to the caller; and of a refusal that happens while statistics are
+        read it may have told half: what is an error until the next reading must not be counted again when it is none.
+        """
+        refused = min(self.overflows, self.answered, self.server_errors, self.unavailable)
+        admitted = self._replace(
+            answered=self.answered - refused,
+            server_errors=self.server_errors - refused,
+            unavailable=self.unavailable - refused,
+            overflows=refused,
+        )
+        return Counters(*map(max, admitted, counted))
+
     def since(self, earlier: "Counters") -> "Counters":
-        """Answer what was counted since an earlier state; where any count is smaller than then, it began anew: all of it."""
-        grown = Counters(*map(operator.sub, self, earlier))
-        return self if min(grown) < 0 else grown
+        """Answer what was counted since an earlier state of what has not begun anew."""
+        return Counters(*map(operator.sub, self, earlier))
 
     @property
     def abandoned(self) -> int:
@@ -46,28 +65,19 @@ class Counters(NamedTuple):
         return max(self.hung_up - self.timeouts, 0)
 
     @property
-    def refused(self) -> int:
-        """Answer the requests that the router refused, for as many were under way as may be: its caller is told 429.
-
-        None is retried, each counts once. Envoy counts them as 503, before it says otherwise to the caller.
-        """
-        return min(self.overflows, self.answered, self.server_errors, self.unavailable)
-
-    @property
     def errors(self) -> int:
-        """Answer the requests that failed by no fault of their callers, and by no limit of the router.
+        """Answer the requests that failed by no fault of their callers, of those that were let in.
 
         That is every 5xx; gRPC answers of a failed status, which HTTP calls 200; and answers cut off after their head, which
         HTTP calls 200 too. Where the router fails a gRPC request itself, both the first and the second count it: it is taken
         off once. Cut off is what was reset, neither retried nor told to the caller by a 503: too few where the model says 503
         of itself, which are errors already.
         """
-        server_errors = self.server_errors - self.refused
         by_router = self.timeouts + self.resets + self.no_endpoint + self.connect_failures
-        twice = min(server_errors, self.grpc_errors, by_router)
-        told = max(self.unavailable - self.refused - self.no_endpoint, 0)
+        twice = min(self.server_errors, self.grpc_errors, by_router)
+        told = max(self.unavailable - self.no_endpoint, 0)
         cut_off = max(self.resets - self.retries - told, 0)
-        return server_errors + self.grpc_errors - twice + cut_off
+        return self.server_errors + self.grpc_errors - twice + cut_off
 
 
 class Counts(NamedTuple):
@@ -91,12 +101,12 @@ class Counts(NamedTuple):
 
     @classmethod
     def of(cls, grown: Counters) -> "Counts":
-        """Answer what counters say that have grown by so much."""
+        """Answer what counters of admitted requests say that have grown by so much."""
         return cls(
-            requests=grown.answered - grown.refused + grown.abandoned,
+            requests=grown.answered + grown.abandoned,
             errors=grown.errors,
             client_errors=grown.client_errors,
-            server_errors=grown.server_errors - grown.refused,
+            server_errors=grown.server_errors,
             timeouts=grown.timeouts,
             resets=grown.resets,
             connect_failures=grown.connect_failures,
@@ -104,7 +114,7 @@ class Counts(NamedTuple):
             grpc_errors=grown.grpc_errors,
             retries=grown.retries,
             abandoned=grown.abandoned,
-            refused=grown.refused,
+            refused=grown.overflows,
         )
 
     def plus(self, other: "Counts") -> "Counts":

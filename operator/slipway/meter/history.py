@@ -14,16 +14,18 @@ HISTORY_SECONDS = 300.0
 _SLICES_MAX = 48
 # A router tells its uptime in whole seconds, and as of its latest flush of statistics.
 _UPTIME_ERROR_SECONDS = 2.5
+_NOTHING = Counters()
 
 
 @dataclass
 class Router:
-    """What one router had counted when it answered last, at `at` (seconds, monotonic)."""
+    """What one router had counted when it answered last, at `at` (seconds, monotonic): as told, and of admitted requests."""
 
     at: float
     uptime_seconds: int
     revisions: Collection[str] = ()
     counts: dict[str, Counters] = field(default_factory=dict[str, Counters])
+    admitted: dict[str, Counters] = field(default_factory=dict[str, Counters])
     latency: dict[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
 
 
@@ -78,9 +80,10 @@ class History:
         now = Router(at, statistics.uptime_seconds, statistics.healthy.keys())
         if was is None:  # one that began before us
             now.counts.update(statistics.counts)
+            now.admitted.update((revision, counts.admitted(_NOTHING)) for revision, counts in statistics.counts.items())
             now.latency.update((revision, parts(told)) for revision, told in statistics.latency.items())
         else:
-            now.counts, now.latency = was.counts, was.latency
+            now.counts, now.admitted, now.latency = was.counts, was.admitted, was.latency
             for revision in changed:
                 self._add(was.at, now, revision, statistics)
         self._routers[pod] = now
@@ -88,17 +91,20 @@ class History:
             self._past[revision] = Past(at)
 
     def _add(self, since: float, now: Router, revision: str, statistics: Statistics) -> None:
-        counters, latency = statistics.counts.get(revision, Counters()), parts(statistics.latency.get(revision, ""))
-        counted = counters.since(now.counts.get(revision, Counters()))
+        counters, latency = statistics.counts.get(revision, _NOTHING), parts(statistics.latency.get(revision, ""))
+        anew = counters.began_anew(now.counts.get(revision, _NOTHING))
+        before = _NOTHING if anew else now.admitted.get(revision, _NOTHING)
+        admitted = counters.admitted(before)
+        counted = admitted.since(before)
         try:
             took = grown(latency, now.latency.get(revision, frozenset()))
         except ValueError:
             took = grown(latency, frozenset())  # it began anew
         if any(counters) or latency:
-            now.counts[revision], now.latency[revision] = counters, latency
+            now.counts[revision], now.admitted[revision], now.latency[revision] = counters, admitted, latency
         else:
-            now.counts.pop(revision, None)
-            now.latency.pop(revision, None)
+            for held in (now.counts, now.admitted, now.latency):
+                held.pop(revision, None)
         if counted.timeouts:
             # A timeout has no latency in Envoy's histogram. Its timer is right to a few milliseconds.
             took += Histogram({bucket_of(self._timeout_seconds(revision) * 1000): counted.timeouts})
