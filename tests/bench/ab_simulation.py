@@ -1,8 +1,9 @@
 """A/B tests by simulation: requests until a winner is named, by effect, and how often one is where there is no difference.
 
 The real comparison (slipway.core.ab) at 95% on simulated counts, looked at 10 times in each doubling of the requests, half of
-them the candidate's. Latencies are log-normal (sigma 0.5), a metric's samples exponential. With several arms it is the whole test
-(slipway.core.trial), all arms with as many requests as stable, and the metric's means of 300 intervals.
+them the candidate's. Latencies are log-normal (sigma 0.5); a metric's samples are exponential, and the means of each 50 are told.
+With several arms it is the whole test (slipway.core.trial), all arms with as many requests as stable, and the metric's means of
+300 intervals.
 """
 
 import itertools
@@ -15,7 +16,7 @@ import numpy as np
 from tests.bench.table import grid, median
 
 from slipway.api.status import TrialStatus
-from slipway.core.ab import CONFIDENCE, ErrorRatio, Moments, compare_latency, compare_metric
+from slipway.core.ab import CONFIDENCE, ErrorRatio, Moments, compare_latency, compare_paired
 from slipway.core.figures import Counts, Slice
 from slipway.core.latency import EDGES_MS, Histogram
 from slipway.core.plan import Trial
@@ -26,6 +27,8 @@ from slipway.core.trial import enrolled, tell, with_means
 
 _FIRST, _LIMIT, _LOOKS = 200, 2_000_000, 10
 _EQUAL_LIMIT = 20_000
+# Of each arm in one interval of a metric, of which the mean is told.
+_INTERVAL_REQUESTS = 50
 # Beside stable.
 _ARMS = (2, 3)
 _MEDIAN_MS, _SIGMA = 40.0, 0.5
@@ -87,15 +90,13 @@ def _shares(edges: np.ndarray, median_ms: float) -> list[float]:
 
 
 def _metric(effect: float, draws: np.random.Generator) -> _Arms:
-    candidate, stable = Moments(), Moments()
+    differences, waiting = Moments(), 0
     for size, requests in _blocks():
-        candidate, stable = candidate + _drawn(draws, size, effect), stable + _drawn(draws, size, 1.0)
-        yield requests, compare_metric("value", candidate, stable, higher_is_better=True).winner is not None
-
-
-def _drawn(draws: np.random.Generator, samples: int, mean: float) -> Moments:
-    drawn = draws.exponential(mean, samples)
-    return Moments(samples, float(drawn.sum()), float((drawn**2).sum()))
+        intervals, waiting = divmod(waiting + size, _INTERVAL_REQUESTS)
+        candidate, stable = (draws.gamma(_INTERVAL_REQUESTS, mean / _INTERVAL_REQUESTS, intervals) for mean in (effect, 1.0))
+        drawn = candidate - stable
+        differences += Moments(intervals, float(drawn.sum()), float((drawn**2).sum()))
+        yield requests, compare_paired("value", differences, higher_is_better=True).winner is not None
 
 
 _MEASURES = (

@@ -233,47 +233,26 @@ class Moments:
         return squares / (self.samples - 1) / self.samples
 
 
-# A metric's bounds are narrowest at so many samples; fewer than these of an arm say nothing, for they hold in the long run only.
-_METRIC_SAMPLES, _METRIC_SAMPLES_MIN = 10_000, 100
+# A metric's bounds are narrowest at so many intervals; fewer than these say nothing, for they hold in the long run only.
 _PAIRS, _PAIRS_MIN = 200, 30
-
-
-def compare_metric(
-    measure: str, candidate: Moments, stable: Moments, *, higher_is_better: bool, confidence: float = CONFIDENCE
-) -> Comparison:
-    """Answer what is known of the difference between a metric's means, from all samples so far.
-
-    The bounds hold asymptotically, for whatever distribution of finite variance: samples of which a few are huge want many more.
-    """
-    known = min(candidate.samples, stable.samples) >= _METRIC_SAMPLES_MIN
-    variance = candidate.variance_of_mean + stable.variance_of_mean if known else math.inf
-    horizon = (candidate.samples + stable.samples) / _METRIC_SAMPLES
-    difference = None if candidate.mean is None or stable.mean is None else candidate.mean - stable.mean
-    compared = _compare_normal(measure, difference, variance, horizon, confidence)
-    return replace(compared, candidate=candidate.mean, stable=stable.mean, higher_is_better=higher_is_better)
 
 
 def compare_paired(measure: str, differences: Moments, *, higher_is_better: bool, confidence: float = CONFIDENCE) -> Comparison:
     """Answer what is known of a metric of which each arm's mean alone is told, by the candidate's less stable's of each interval.
 
-    The intervals must not overlap (a rate over five minutes, read every five minutes), and are taken as alike.
+    The intervals must not overlap (a rate over five minutes, read every five minutes), and are taken as alike. The bounds are
+    those of a normal mixture: they hold asymptotically, for whatever distribution of finite variance.
     """
-    variance = differences.variance_of_mean if differences.samples >= _PAIRS_MIN else math.inf
-    compared = _compare_normal(measure, differences.mean, variance, differences.samples / _PAIRS, confidence)
-    return replace(compared, higher_is_better=higher_is_better)
-
-
-def _compare_normal(measure: str, difference: float | None, variance: float, horizon: float, confidence: float) -> Comparison:
-    """Answer the comparison by the normal mixture whose bounds are narrowest at horizon 1; without samples enough, by nothing."""
-    if difference is None or math.isinf(variance):
-        return Comparison(measure, None, None, difference, -math.inf, math.inf, 1.0, confidence, relative=False)
+    difference, variance = differences.mean, differences.variance_of_mean
+    told = Comparison(measure, None, None, difference, -math.inf, math.inf, 1.0, confidence, False, higher_is_better)
+    if difference is None or differences.samples < _PAIRS_MIN:
+        return told
     wanted = -math.log(1 - confidence)
-    spread = horizon * (2 * wanted + math.log(2 * wanted + 1))
+    spread = differences.samples / _PAIRS * (2 * wanted + math.log(2 * wanted + 1))
     margin = math.sqrt(variance * 2 * (1 + spread) / spread * (wanted + math.log1p(spread) / 2))
     squares = difference**2 / variance if variance else (math.inf if difference else 0.0)
     p_value = _p_value(spread / (1 + spread) * squares / 2 - math.log1p(spread) / 2)
-    low, high = difference - margin, difference + margin
-    return Comparison(measure, None, None, difference, low, high, p_value, confidence, relative=False)
+    return replace(told, lower=difference - margin, upper=difference + margin, p_value=p_value)
 
 
 def _p_value(log_evidence: float) -> float:
