@@ -92,6 +92,20 @@ def test_an_image_of_any_format_but_custom_is_built_from_ours() -> None:
     assert ("args" in theirs, theirs["env"][0]) == (False, {"name": "SLIPWAY_MODEL_NAME", "value": "m"})
 
 
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ({"volumes": [{"name": ["data"], "emptyDir": {}}]}, "name must be a text"),
+        ({"volumes": [{"name": "data", "configMap": [{"name": "settings"}]}]}, "configMap must be an object"),
+        ({"containers": [{"name": "server", "env": [{"value": "1"}]}]}, "name must be a text"),
+        ({"containers": [{"name": "server", "volumeMounts": [{"name": "data", "mountPath": {}}]}]}, "mountPath must be a text"),
+    ],
+)
+def test_what_the_schema_refuses_of_a_pod_is_a_wrong_spec_here_too(part: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        template({"podTemplate": {"spec": part}})
+
+
 def arguments(container: dict[str, Any]) -> dict[str, str]:
     """Answer the flags of a container's command; one without a value has an empty one."""
     words = container["args"][1:]
@@ -102,7 +116,7 @@ def arguments(container: dict[str, Any]) -> dict[str, str]:
 
 def test_a_secret_is_seen_by_the_init_container_alone() -> None:
     storage = {"secretName": "s3", "endpoint": "https://minio.example.com", "region": "eu-west-1"}
-    pod = template(uri="s3://bucket/m.onnx", storage=storage, maxSize="1Ki")["spec"]
+    pod = template(uri="s3://bucket/m.onnx", storage=storage, maxSize="1023500m")["spec"]
     (volume,) = [found for found in pod["volumes"] if found["name"] == "credentials"]
     assert volume["secret"] == {"secretName": "s3", "optional": True, "defaultMode": 0o440}
     assert "credentials" in [mount["name"] for mount in pod["initContainers"][0]["volumeMounts"]]

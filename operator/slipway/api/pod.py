@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from slipway.api.base import DnsName, LabelValue, Rule, Type, text
 
@@ -21,6 +21,20 @@ def _named(key: str, *rules: Rule, objects: tuple[str, ...] = ()) -> dict[str, A
     return {"type": "object", **_ANY_OBJECT, "required": [key], "properties": known, **checked}
 
 
+def _typed(key: str, objects: tuple[str, ...] = ()) -> AfterValidator:
+    """Answer the check of the types in `_named`'s schema: what an older CRD let in is a wrong spec, and no failure of ours."""
+
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get(key), str):
+            raise ValueError(f"{key} must be a text")
+        for name in objects:
+            if not isinstance(value.get(name, {}), dict):
+                raise ValueError(f"{name} must be an object")
+        return value
+
+    return AfterValidator(check)
+
+
 def _by(key: str) -> dict[str, Any]:
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
@@ -34,9 +48,10 @@ def _keys(what: str) -> dict[str, Any]:
 _VOLUMES = ("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "projected", "secret")
 
 Object = Annotated[dict[str, Any], Field(json_schema_extra=_ANY_OBJECT)]
-Named = Annotated[dict[str, Any], Field(json_schema_extra=_named("name"))]
+Named = Annotated[dict[str, Any], _typed("name"), Field(json_schema_extra=_named("name"))]
 Volume = Annotated[
     dict[str, Any],
+    _typed("name", _VOLUMES),
     Field(
         json_schema_extra=_named(
             "name",
@@ -56,6 +71,7 @@ Volume = Annotated[
 ]
 VolumeMount = Annotated[
     dict[str, Any],
+    _typed("mountPath"),
     Field(
         json_schema_extra=_named(
             "mountPath",
@@ -69,6 +85,7 @@ VolumeMount = Annotated[
 ]
 EnvVar = Annotated[
     dict[str, Any],
+    _typed("name"),
     Field(
         json_schema_extra=_named(
             "name",
