@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import random
-import signal
 import time
 from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from slipway import handlers, health, live
+from slipway import handlers, health, live, process
 from slipway.api.status import Status
 from slipway.checks.pollers import Pollers
 from slipway.core.observation import RouterSeen
@@ -95,7 +94,7 @@ class App:
 
     async def run(self) -> int:
         """Run until SIGTERM (answers 0), until the Lease is lost or a part fails (answers 1: to be started afresh)."""
-        self._listen_for_signals()
+        process.end_on_signals(self._stop)
         server = await health.serve(
             self._settings.http_port, self._metrics.registry, lambda: True, lambda: self._standby or self._synced
         )
@@ -152,7 +151,7 @@ class App:
         async with asyncio.TaskGroup() as group:
             # kopf takes the signals for itself as it starts: they are taken back.
             spaces, identity = self._settings.watch_namespaces, self._settings.identity
-            kopf = handlers.run(self._store, self._notify, spaces, identity, self._listen_for_signals)
+            kopf = handlers.run(self._store, self._notify, spaces, identity, lambda: process.end_on_signals(self._stop))
             group.create_task(kopf)
             group.create_task(self._sweep_for_ever())
             group.create_task(self._show_figures_for_ever())
@@ -249,11 +248,6 @@ class App:
     def _enqueue_router_namespaces(self) -> None:
         for namespace in self._store.namespaces():
             self._queue.add(router_key(namespace))
-
-    def _listen_for_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
 
     async def _unless_stopped(self, waiting: Coroutine[Any, Any, None]) -> bool:
         task, stop = asyncio.create_task(waiting), asyncio.create_task(self._stop.wait())

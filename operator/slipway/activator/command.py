@@ -2,12 +2,11 @@
 
 import argparse
 import asyncio
-import signal
 from collections.abc import Sequence
 
 import uvloop
 
-from slipway import health, logs
+from slipway import health, logs, process
 from slipway.activator.asks import Asks, serve
 from slipway.activator.metrics import Metrics
 from slipway.activator.pods import MODEL_PODS, Pods
@@ -34,9 +33,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--held-mebibytes-max", type=int, default=128,
                         help="memory that those of one router may take there, in MiB (default: %(default)s)")  # fmt: skip
     parser.add_argument("--port", type=int, default=8080, help="port at which routers ask (default: %(default)s)")
-    parser.add_argument("--metrics-port", type=int, default=9901,
-                        help="port of /healthz, /readyz and /metrics (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--log-format", choices=("json", "text"), default="json", help="how a log line looks (default: json)")
+    process.add_flags(parser, metrics_port=9901)
     return parser.parse_args(argv)
 
 
@@ -50,8 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
 async def _run(flags: argparse.Namespace) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    process.end_on_signals(stop)
     api, store = await Api.connect(), Store()
     pods = Pods(store)
     waiting, waker = Waiting(pods.ready, flags.held_max, flags.held_mebibytes_max * 1024 * 1024), Waker(api)

@@ -43,11 +43,6 @@ class Waiting:
         """Answer how many wait."""
         return sum(map(len, self._crowds.values()))
 
-    @property
-    def revisions(self) -> list[Revision]:
-        """Answer the revisions for which requests wait."""
-        return list(self._crowds)
-
     def address(self, revision: Revision) -> str | None:
         """Answer the pod whose turn it is; None where none is ready."""
         ready = self._addresses(revision)
@@ -97,9 +92,8 @@ class Waiting:
         if not crowd:
             self._crowds.pop(revision, None)
 
-    def release(self, revision: Revision) -> int:
-        """Let go all that wait for the revision, in order, to its ready pods in turns. Answer how many went."""
-        went = 0
+    def release(self, revision: Revision) -> None:
+        """Let go all that wait for the revision, in order, to its ready pods in turns."""
         for released in list(self._crowds.get(revision, ())):
             address = self.address(revision)
             if address is None:
@@ -107,8 +101,6 @@ class Waiting:
             self._leave_crowd(revision, released)
             if not released.done():
                 released.set_result(address)
-                went += 1
-        return went
 
     def leave(self) -> None:
         """Send all that wait to another activator, and whoever comes from now on."""

@@ -210,7 +210,7 @@ def scaling_limited(subject: Subject, state: State, world: World) -> Verdict:
         return True, scaling.reason, f"{told}; {refused}" if refused else told
     if refused:
         return True, "AtMaximum", f"{scaling.replicas} replicas do not answer all requests in time: {refused}"
-    return False, "WithinLimits", "there are as many replicas as the objective asks for"
+    return False, "WithinLimits", "there are as many replicas as are asked for"
 
 
 def unsafe_model(subject: Subject, state: State, world: World) -> Verdict:

@@ -1,5 +1,6 @@
 """The pod template of a revision: fetch the model, then serve it."""
 
+import math
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -173,7 +174,8 @@ def _server_args(name: str, revision: str, spec: Spec) -> list[str]:
 
 
 def _bytes(amount: int | str) -> str:
-    return str(int(quantity.parse(str(amount))))
+    """Answer whole bytes, rounded up as Kubernetes does: 500m is one."""
+    return str(math.ceil(quantity.parse(str(amount))))
 
 
 def _resources(spec: Spec) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 import argparse
 import asyncio
 import re
-import signal
 from collections.abc import Sequence
 
 import uvloop
 
-from slipway import health, logs
+from slipway import health, logs, process
 from slipway.core.agreement import Rule
 from slipway.manifests.comparer import METRICS_PORT, PORT
 from slipway.probe.comparer import INFERENCE_PATHS, PARALLEL, Comparer, serve
@@ -40,9 +39,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                         "(default: %(default)s)")  # fmt: skip
     parser.add_argument("--timeout-seconds", type=float, default=30.0, help="how long a request may take (default: %(default)s)")
     parser.add_argument("--port", type=int, default=PORT, help="port of the copies (default: %(default)s)")
-    parser.add_argument("--metrics-port", type=int, default=METRICS_PORT,
-                        help="port of /healthz, /readyz and /metrics (default: %(default)s)")  # fmt: skip
-    parser.add_argument("--log-format", choices=("json", "text"), default="json", help="how a log line looks (default: json)")
+    process.add_flags(parser, metrics_port=METRICS_PORT)
     return parser.parse_args(argv)
 
 
@@ -56,8 +53,7 @@ def main(argv: Sequence[str]) -> int:
 
 async def _run(flags: argparse.Namespace) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    process.end_on_signals(stop)
     counts = Counts(flags.stable_revision, flags.candidate_revision)
     targets = Targets(flags.stable, flags.candidate, flags.candidate_host, flags.candidate_revision)
     async with open_session(PARALLEL) as session:
