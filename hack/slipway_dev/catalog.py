@@ -1,10 +1,11 @@
-"""The tools that are not Python: which Go module pins each, which package it is, where its release is published."""
+"""The tools that are not Python: what pins each, which package it is, where its release is published."""
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from slipway_dev.console import CommandError
-from slipway_dev.paths import GO_MODULES
+from slipway_dev.paths import GO_MODULES, NPM_PACKAGES
 
 
 @dataclass(frozen=True)
@@ -18,15 +19,21 @@ class Release:
 
 @dataclass(frozen=True)
 class Tool:
-    """One binary: built from a package of a pinned Go module under hack/go/, or downloaded."""
+    """One binary: built from a package of a pinned Go module under hack/go/, from npm packages under hack/npm/, or downloaded."""
 
     name: str
-    module: str  # folder under hack/go/
-    package: str
+    module: str  # folder under hack/go/ or hack/npm/
+    package: str = ""
     version_of: str = ""  # the module in go.mod whose version is the tool's
     linker_values: tuple[str, ...] = ()
     release: Release | None = None
     tags: tuple[str, ...] = ()  # build tags
+    npm: bool = False
+
+    @property
+    def pins(self) -> Path:
+        """The folder that pins what it is built from."""
+        return (NPM_PACKAGES if self.npm else GO_MODULES) / self.module
 
 
 def _kubernetes(name: str) -> Tool:
@@ -149,6 +156,7 @@ TOOLS = {
         ),
         Tool("metrics-server", "metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
         Tool("fake-gcs-server", "fake-gcs-server", "github.com/fsouza/fake-gcs-server"),
+        Tool("azurite", "azurite", npm=True),
         Tool("h2spec", "h2spec", "github.com/summerwind/h2spec/cmd/h2spec"),
         Tool("pause", "pause", "."),
     )
@@ -176,7 +184,7 @@ def version_in(go_mod: str, module: str) -> str:
 
 def go_mod_of(tool: Tool) -> str:
     """Return the text of the go.mod that pins a tool."""
-    return (GO_MODULES / tool.module / "go.mod").read_text()
+    return (tool.pins / "go.mod").read_text()
 
 
 def fill(template: str, tool: Tool, arch: str) -> str:

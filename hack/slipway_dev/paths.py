@@ -7,6 +7,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 HACK = REPOSITORY / "hack"
 GO_MODULES = HACK / "go"
+NPM_PACKAGES = HACK / "npm"
 
 
 def _xdg(variable: str, default: str) -> Path:

@@ -90,10 +90,15 @@ def spawn(arguments: Sequence[str | Path], log: Path, environment: Mapping[str, 
     return process
 
 
-def run(arguments: Sequence[str | Path], stdin: str | None = None, cwd: Path | None = None) -> str:
+def run(
+    arguments: Sequence[str | Path],
+    stdin: str | None = None,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
     """Run a command to its end and return its stdout; raise a CommandError with its stderr when it fails."""
     words = [str(argument) for argument in arguments]
-    result = subprocess.run(words, input=stdin, capture_output=True, text=True, check=False, cwd=cwd)
+    result = subprocess.run(words, input=stdin, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
     if result.returncode != 0:
         raise CommandError(f"{' '.join(words)}: exit status {result.returncode}: {(result.stderr or result.stdout).strip()}")
     return result.stdout

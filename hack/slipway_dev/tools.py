@@ -1,4 +1,4 @@
-"""Pinned tools: downloaded where their releases can be reached, else built once from Go modules into the cache."""
+"""Pinned tools: downloaded where their releases can be reached, else built once, of Go or npm packages, into the cache."""
 
 import subprocess
 import tempfile
@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 
-from slipway_dev import go
+from slipway_dev import go, npm
 from slipway_dev.cache import content_key, lock
 from slipway_dev.catalog import Tool, fill, tools_named
 from slipway_dev.console import HEARTBEAT_SECONDS, CommandError, say
 from slipway_dev.download import UnavailableError, download
-from slipway_dev.paths import GO_MODULES, architecture, cache_folder
+from slipway_dev.paths import architecture, cache_folder
 
 BUILD_FLAGS = ("-trimpath", "-buildvcs=false")
 LINKER_FLAGS = "-s -w"
@@ -36,8 +36,8 @@ def ensure(names: Iterable[str]) -> dict[str, Path]:
 
 def tool_path(tool: Tool) -> Path:
     """Return where a tool is or will be: keyed by what decides it, and by nothing of this machine but its kind."""
-    module = GO_MODULES / tool.module
-    key = content_key([module, tool.package, *_build_flags(tool), architecture()])
+    decisive = [npm.REQUIREMENTS] if tool.npm else [tool.package, *_build_flags(tool)]
+    key = content_key([tool.pins, *decisive, architecture()])
     return cache_folder() / "tools" / f"{tool.name}-{key}" / tool.name
 
 
@@ -56,7 +56,9 @@ def _make(tools: list[Tool]) -> None:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".new-", dir=root) as folder:
             left = [tool for tool in tools if not _downloaded(tool, Path(folder))]
-            for _, group in groupby(left, key=_build_flags):
+            for packages in (tool for tool in left if tool.npm):
+                npm.build(packages.pins, Path(folder) / packages.name)
+            for _, group in groupby((tool for tool in left if not tool.npm), key=_build_flags):
                 _go_build(module, list(group), Path(folder))
             for tool in tools:
                 _publish(Path(folder) / tool.name, tool_path(tool))
@@ -83,7 +85,7 @@ def _go_build(module: str, tools: list[Tool], folder: Path) -> None:
         target = f"{output}/" if output.is_dir() else str(output)
         build = subprocess.Popen(
             [toolchain, "build", *_build_flags(group[0]), "-o", target, *(tool.package for tool in group)],
-            cwd=GO_MODULES / module,
+            cwd=tools[0].pins,
             env=go.environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

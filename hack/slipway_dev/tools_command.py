@@ -9,7 +9,7 @@ from slipway_dev.console import CommandError
 
 DESCRIPTION = """\
 Get the pinned tools. A released binary is downloaded where its host can be reached; else the tool is built once, from
-the Go modules that hack/go/ pins, into the cache folder.
+the Go modules that hack/go/ pins or the npm packages that hack/npm/ pins, into the cache folder.
 """
 
 

@@ -12,12 +12,12 @@ from tests.e2e.cluster import Namespace
 from tests.e2e.traffic import HERE
 from tests.e2e.waiting import await_, is_ready
 from tests.integration.commands import ROOT, must, tool
-from tests.integration.stores import ACCESS, SECRET, ObjectStore, Registry
+from tests.integration.stores import ACCESS, ACCOUNT_KEY, AZURITE_FLAGS, SECRET, BlobStore, ObjectStore, Registry
 
 NAME = "stores"
-FILES, S3, GCS, OCI = 8000, 7070, 4443, 5000
+FILES, S3, GCS, AZURE, OCI = 8000, 7070, 4443, 10000, 5000
 CLAIM = "models"
-KEYS, HUB = "s3", "hub"
+KEYS, ACCOUNT, HUB = "s3", "azure", "hub"
 _SECURITY = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
 _REGISTRY = {"version": 0.1, "storage": {"filesystem": {"rootdirectory": "/data/oci"}}, "http": {"addr": f":{OCI}"}}
 _GCS = [
@@ -35,6 +35,7 @@ _GCS = [
     "/volume",
 ]
 _S3 = f"mkdir -p /data/s3/models /data/meta && exec versitygw --port :{S3} --quiet posix --sidecar /data/meta /data/s3"
+_AZURE = ["azurite", *AZURITE_FLAGS, "--blobHost", "0.0.0.0", "--blobPort", str(AZURE)]
 
 
 def build_image(name: str, folder: Path, *words: str | Path) -> str:
@@ -44,14 +45,19 @@ def build_image(name: str, folder: Path, *words: str | Path) -> str:
 
 def build_stores_image(folder: Path) -> str:
     """Build the image of the stores, in a folder for its context."""
-    for program in ("versitygw", "fake-gcs-server", "registry"):
+    for program in ("versitygw", "fake-gcs-server", "azurite", "registry"):
         (folder / program).hardlink_to(tool(program))
     return build_image("stores", folder, "--dockerfile", HERE / "images/stores/Dockerfile")
 
 
+def _variables(secret: str, keys: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Answer variables of a container by the keys of a Secret that they take."""
+    return [{"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}} for name, key in keys.items()]
+
+
 class Stores:
-    """The pod and its Service, both named `stores`. All but S3 and the registry hold `files`: the web server as they are, the
-    others in a folder, or Google's store a bucket, `all`."""
+    """The pod and its Service, both named `stores`. All but S3's, Azure's and the registry hold `files`: the web server as they
+    are, the others in a folder, or Google's store a bucket, `all`."""
 
     def __init__(self, namespace: Namespace, image: str, files: Mapping[str, bytes]) -> None:
         self.namespace, self.image, self.files = namespace, image, files
@@ -65,8 +71,9 @@ class Stores:
         programs = {"files.py": (HERE / "files.py").read_text(), "registry.yaml": json.dumps(_REGISTRY)}
         namespace.apply("configmaps", {**kind, "kind": "ConfigMap", "metadata": {"name": NAME}, "data": programs})
         self.put_secret(KEYS, {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET})
+        self.put_secret(ACCOUNT, {"AZURE_STORAGE_ACCOUNT_NAME": ACCESS, "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY})
         self.put_secret(HUB, {"HF_TOKEN": secrets.token_hex()})
-        ports = [{"name": f"p{port}", "port": port} for port in (FILES, S3, GCS, OCI)]
+        ports = [{"name": f"p{port}", "port": port} for port in (FILES, S3, GCS, AZURE, OCI)]
         service = {"selector": {"role": NAME}, "ports": ports}
         namespace.apply("services", {**kind, "kind": "Service", "metadata": {"name": NAME}, "spec": service})
         namespace.apply("pods", self._pod())
@@ -87,6 +94,12 @@ class Stores:
         """Answer the S3 store, as reached from here."""
         with self.namespace.forward(f"pods/{NAME}", S3) as port:
             yield ObjectStore(port)
+
+    @contextmanager
+    def blob_store(self) -> Iterator[BlobStore]:
+        """Answer Azure's store, as reached from here, its container made."""
+        with self.namespace.forward(f"pods/{NAME}", AZURE) as port:
+            yield BlobStore(port)
 
     @contextmanager
     def registry(self, folder: Path) -> Iterator[Registry]:
@@ -133,8 +146,10 @@ class Stores:
 
         server = self.namespace.cluster.images["server"]
         keys = {"ROOT_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID", "ROOT_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY"}
-        credentials = [{"name": name, "valueFrom": {"secretKeyRef": {"name": KEYS, "key": key}}} for name, key in keys.items()]
-        token = [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": HUB, "key": "HF_TOKEN"}}}]
+        credentials = _variables(KEYS, keys)
+        account = _variables(ACCOUNT, {"NAME": "AZURE_STORAGE_ACCOUNT_NAME", "KEY": "AZURE_STORAGE_ACCOUNT_KEY"})
+        account.append({"name": "AZURITE_ACCOUNTS", "value": "$(NAME):$(KEY)"})
+        token = _variables(HUB, {"HF_TOKEN": "HF_TOKEN"})
         tracing = [{"name": "OTEL_TRACES_EXPORTER", "value": "none"}]
         copy = ["sh", "-c", "mkdir /volume/all && cp -L /files/* /volume/all"]
         return {
@@ -151,6 +166,7 @@ class Stores:
                     container("files", server, ["python3", "/programs/files.py", str(FILES), "/files"], FILES, env=token),
                     container("s3", self.image, ["sh", "-c", _S3], S3, env=credentials),
                     container("gcs", self.image, ["fake-gcs-server", *_GCS], GCS),
+                    container("azure", self.image, _AZURE, AZURE, env=account),
                     container("oci", self.image, ["registry", "serve", "/programs/registry.yaml"], OCI, env=tracing),
                 ],
                 "volumes": [

@@ -1,7 +1,9 @@
-"""Real servers to fetch models from, built by hack/tools: an S3 store (versitygw) and an OCI registry (distribution)."""
+"""Real servers to fetch models from, built by hack/tools: S3 (versitygw), Azure's Blob service (Azurite), an OCI registry."""
 
+import base64
 import contextlib
 import hashlib
+import hmac
 import json
 import os
 import socket
@@ -15,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-from obstore.store import S3Store
+from obstore.store import AzureStore, S3Store
 from tests.unit.server.support import wait_until
 
 from slipway_dev.tools import ensure
 
 ACCESS, SECRET = "slipway", "hunter2hunter2"
+ACCOUNT_KEY = base64.b64encode(SECRET.encode()).decode()
+AZURITE_FLAGS = ["--inMemoryPersistence", "--disableTelemetry", "--silent"]
 
 
 def free_port() -> int:
@@ -85,6 +89,41 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     command += ["posix", "--sidecar", folder / "meta", folder / "data"]
     with process(command, port, folder / "log"):
         yield ObjectStore(port)
+
+
+def account_signature(key: str = ACCOUNT_KEY, rights: str = "rlc") -> str:
+    """Answer a shared access signature for all containers of the account, formed as Azure's reference of account SAS says."""
+    given = {"sp": rights, "ss": "b", "srt": "sco", "st": "", "se": "2099-01-01T00:00:00Z"}
+    fields = {**given, "sip": "", "spr": "", "sv": "2022-11-02", "ses": ""}
+    signed = "".join(f"{value}\n" for value in (ACCESS, *fields.values()))
+    signature = base64.b64encode(hmac.digest(base64.b64decode(key), signed.encode(), "sha256")).decode()
+    return urllib.parse.urlencode({name: value for name, value in {**fields, "sig": signature}.items() if value})
+
+
+class BlobStore:
+    """A running Azurite with the account `slipway`, which its paths name, and in it a new container, `models`."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}/{ACCESS}"
+        container = f"{self.url}/models?restype=container&{account_signature()}"
+        urllib.request.urlopen(urllib.request.Request(container, b"", method="PUT")).close()
+        self.store = AzureStore(
+            "models",
+            config={"endpoint": self.url, "account_name": ACCESS, "account_key": ACCOUNT_KEY},
+            client_options={"allow_http": True},
+        )
+
+    def put(self, key: str, content: bytes) -> None:
+        obstore.put(self.store, key, content)
+
+
+@contextmanager
+def blob_store(folder: Path) -> Iterator[BlobStore]:
+    """Azurite; what it holds is in its memory."""
+    port = free_port()
+    command = [ensure(["azurite"])["azurite"], *AZURITE_FLAGS, "--blobPort", port]
+    with process(command, port, folder / "log", AZURITE_ACCOUNTS=f"{ACCESS}:{ACCOUNT_KEY}"):
+        yield BlobStore(port)
 
 
 class Registry:

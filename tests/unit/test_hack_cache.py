@@ -17,7 +17,7 @@ from slipway_dev.catalog import TOOLS, fill, tools_named, version_in
 from slipway_dev.console import CommandError
 from slipway_dev.download import checksum_for
 from slipway_dev.images import PRODUCTS, custom
-from slipway_dev.paths import GO_MODULES
+from slipway_dev.paths import NPM_PACKAGES
 from slipway_dev.store import find
 
 
@@ -141,15 +141,24 @@ def test_the_engine_loses_the_images_without_an_archive(
 
 
 @pytest.mark.parametrize("tool", TOOLS.values(), ids=TOOLS.keys())
-def test_each_tool_is_pinned_by_a_module(tool: object) -> None:
+def test_each_tool_is_pinned(tool: object) -> None:
     found = TOOLS[tool.name]  # type: ignore[attr-defined]
-    assert (GO_MODULES / found.module / "go.mod").exists()
+    assert (found.pins / ("package-lock.json" if found.npm else "go.mod")).exists()
     assert "{" not in fill(f"{found.release} {found.linker_values}" if found.version_of else "", found, "amd64")
     assert tools.tool_path(found) == tools.tool_path(found)
 
 
+def test_npm_packages_are_pinned_by_digest_and_by_no_host() -> None:
+    for file in NPM_PACKAGES.glob("*/package-lock.json"):
+        packages = json.loads(file.read_text())["packages"]
+        assert len(packages) > 1
+        for name, package in packages.items():
+            assert not name or "integrity" in package, name
+            assert "resolved" not in package, f"{name}: pin anew as npm.build says"
+
+
 def test_an_unknown_tool_is_named_with_the_known() -> None:
-    with pytest.raises(CommandError, match=r"no tool named nope; there are: coredns, .*kubectl"):
+    with pytest.raises(CommandError, match=r"no tool named nope; there are: azurite, .*kubectl"):
         tools_named(["nope"])
 
 

@@ -156,7 +156,7 @@ def _azure(uri: ModelURI, credentials: Credentials, reach: Reach) -> "AzureConfi
     if key := credentials.get("AZURE_STORAGE_ACCOUNT_KEY"):
         config["account_key"] = key
     elif sas := credentials.get("AZURE_STORAGE_SAS_TOKEN"):
-        config["sas_key"] = sas.removeprefix("?")
+        config["sas_key"] = sas
     elif secret := credentials.get("AZURE_CLIENT_SECRET"):
         config["client_secret"] = secret
         config["client_id"] = credentials.get("AZURE_CLIENT_ID") or ""
@@ -230,6 +230,8 @@ class Bucket:
         label = self.uri.label
         code = _CODE.search(text)
         said = code[1] if code else ""
+        found = re.search(r"\b(?:status code|status|HTTP error)\W{0,12}(\d{3})\b|\b([45]\d\d) [A-Z][a-z]+", text)
+        status = found[1] or found[2] if found else ""
         if said in ("NoSuchBucket", "ContainerNotFound"):
             raise TerminalError(
                 Reason.MODEL_NOT_FOUND, f"{label}: there is no {self.uri.authority}: check the name and the endpoint"
@@ -238,7 +240,8 @@ class Bucket:
             raise TerminalError(Reason.INVALID_URI, f"{label}: {self.uri.authority} is no bucket's name")
         if isinstance(error, FileNotFoundError) and said not in _DENIED:
             raise TerminalError(Reason.MODEL_NOT_FOUND, f"{label}: there is no such object: check the URI")
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or said in _DENIED:
+        # Of a listing obstore says no more than the status.
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in ("401", "403") or said in _DENIED:
             given = (
                 "wants credentials: give a Secret, or make it public"
                 if self._anonymous
@@ -254,18 +257,12 @@ class Bucket:
         for pattern, words in _CAUSES.items():
             if pattern in text:
                 return RetryableError(words)
-        status = re.search(r"\b(?:status code|status|HTTP error)\W{0,12}(\d{3})\b|\b([45]\d\d) [A-Z][a-z]+", text)
-        return RetryableError(
-            f"the store answered {status[1] or status[2]}" if status else "the store's answer could not be used"
-        )
+        return RetryableError(f"the store answered {status}" if status else "the store's answer could not be used")
 
 
 _CODE = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
-_DENIED = {
-    "AccessDenied", "AllAccessDisabled", "AuthenticationFailed", "AuthorizationFailure", "ExpiredToken", "InvalidAccessKeyId",
-    "InvalidToken", "NoAuthenticationInformation", "PublicAccessNotPermitted", "ResourceNotFound", "SignatureDoesNotMatch",
-    "XAdminUserNotFound",
-}  # fmt: skip
+# Said with another status than 401 and 403.
+_DENIED = {"ExpiredToken", "InvalidToken", "PublicAccessNotPermitted", "ResourceNotFound", "XAdminUserNotFound"}
 _CAUSES = {
     "dns error": "the host's name is not known",
     "Connection refused": "Connection refused",

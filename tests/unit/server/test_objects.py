@@ -1,7 +1,7 @@
 """How URIs, Secrets and the environment become the settings of an object store.
 
-s3 is tested against a real store in tests/integration/test_fetch_s3.py, gs against a server of its protocol in
-test_fetch_google.py. For az there is neither: these tests know what obstore is told, and that what it is told is taken, no more.
+What stores make of them is tested with real ones for s3 and az (test_fetch_s3.py and test_fetch_azure.py in tests/integration),
+for gs with a server of its protocol (test_fetch_google.py).
 """
 
 import json
