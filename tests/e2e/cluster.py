@@ -229,7 +229,7 @@ class Model:
 
     def await_event(self, reason: str, says: str = "") -> Object:
         """Wait for an event, and answer it: it is sent just after status is written."""
-        return await_(lambda: next((e for e in self.events(reason) if says in e["message"]), Object()), f"event {reason}", 5)
+        return await_(lambda: next((e for e in self.events(reason) if says in e["message"]), Object()), f"event {reason}")
 
     def is_ready(self) -> bool:
         """Tell whether its current spec serves."""

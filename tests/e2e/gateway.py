@@ -3,6 +3,7 @@
 import http.client
 import json
 import shutil
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,14 @@ class EnvoyGateway:
         }
         must(
             tool("helm"), "--kubeconfig", self.cluster.kubeconfig, "upgrade", "--install", "eg", chart, "--wait", "--timeout",
-            "3m", "--namespace", NAMESPACE, "--create-namespace", "--values", chart / "values.tmpl.yaml", "--values", "-",
+            "5m", "--namespace", NAMESPACE, "--create-namespace", "--values", chart / "values.tmpl.yaml", "--values", "-",
             stdin=json.dumps(values),
         )  # fmt: skip
         container = {"image": self.cluster.images["router"], "resources": {"requests": {"cpu": "20m", "memory": "128Mi"}}}
         often = [{"name": name, "startupProbe": {"periodSeconds": 1}} for name in ("envoy", "shutdown-manager")]
         patch = {"type": "StrategicMerge", "value": {"spec": {"template": {"spec": {"containers": often}}}}}
-        kubernetes = {"envoyService": {"type": "NodePort"}, "envoyDeployment": {"container": container, "patch": patch}}
+        service = {"type": "NodePort", "externalTrafficPolicy": "Cluster"}  # any node leads to the proxy, not only its own
+        kubernetes = {"envoyService": service, "envoyDeployment": {"container": container, "patch": patch}}
         at = f"/apis/gateway.envoyproxy.io/v1alpha1/namespaces/{NAMESPACE}/envoyproxies/{CLASS}"
         shutdown = {"drainTimeout": "1s", "minDrainDuration": "0s"}
         self._apply(at, "EnvoyProxy", {"provider": {"type": "Kubernetes", "kubernetes": kubernetes}, "shutdown": shutdown})
@@ -87,6 +89,14 @@ class Gateway:
             return condition_of(self.namespace.get("gateways", self.name), "Programmed").get("status") == "True"
 
         await_(programmed, f"Gateway {self.name} is programmed")
+        await_(self._connects, f"Gateway {self.name} takes connections")
+
+    def _connects(self) -> bool:
+        try:
+            socket.create_connection(self.address, timeout=1).close()
+        except OSError:
+            return False
+        return True
 
     @property
     def address(self) -> tuple[str, int]:
@@ -101,7 +111,7 @@ class Gateway:
 
     def ask(self, host: str, path: str, body: str = "", times: int = 1) -> Counter[tuple[int, str]]:
         """Send requests for a host from outside the cluster; answer how many got which status, from which revision."""
-        connection = http.client.HTTPConnection(*self.address, timeout=10)
+        connection = http.client.HTTPConnection(*self.address, timeout=60)
         found: Counter[tuple[int, str]] = Counter()
         for _ in range(times):
             headers = {"Host": host, "Content-Type": "application/json"}

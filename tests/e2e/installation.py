@@ -37,7 +37,7 @@ class Operator:
         }
         must(
             tool("helm"), "--kubeconfig", self.cluster.kubeconfig, "upgrade", "--install", RELEASE,
-            ROOT / "charts" / "slipway", "--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "3m",
+            ROOT / "charts" / "slipway", "--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "5m",
             "--values", "-", stdin=json.dumps(values),
         )  # fmt: skip
 
@@ -60,14 +60,14 @@ class Operator:
         lease = self.namespace.find("leases", LEASE)
         return lease["spec"].get("holderIdentity", "") if lease else ""
 
-    def await_leader(self, other_than: str = "", timeout: float = 60.0) -> str:
+    def await_leader(self, other_than: str = "") -> str:
         """Wait until a ready pod other than that one leads, and answer it."""
 
         def found() -> str:
             ready = {pod["metadata"]["name"] for pod in self.pods() if is_ready(pod)}
             return self.leader if self.leader in ready - {other_than} else ""
 
-        return await_(found, "an operator leads", timeout)
+        return await_(found, "an operator leads")
 
     def restart(self) -> None:
         """Delete the leader, and wait until another leads and has looked at everything."""

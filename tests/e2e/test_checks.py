@@ -148,11 +148,10 @@ def test_a_candidate_passes_by_all_three(served: tuple[Model, Load], servers: Se
     stable, watched = model.revision, Watched(model)
     slow = "import time; time.sleep(6)\n" + _SMOKE
     model.apply(checked(labelled("liked"), query(), gate(), smoke(servers.server, slow)))
-    watched.await_(lambda seen: bool(seen.live_since) and bool(jobs_of(model)), "its Job is made")
-    (job,) = jobs_of(model)
+    (job,) = await_(lambda: jobs_of(model), "its Job is made")
     operator.restart()
-    done = watched.await_(lambda seen: ended(seen.status, "Served") and model.revision != stable, "it is promoted")
-    kinds = {check["kind"] for seen in watched.seen for check in (seen.status.get("rollout") or {}).get("checks", ())}
+    done = watched.await_(lambda seen: seen.status["stable"]["revision"] != stable, "it is promoted")
+    kinds = {check["kind"] for seen in watched.seen for check in seen.rollout.get("checks", ())}
     assert kinds == {"Prometheus", "Webhook", "Job"}
     passed = [seen for seen in watched.seen if check_of(seen.status, "smoke").get("verdict") == "Running"]
     assert passed, "a step waits for its Job"
@@ -205,7 +204,7 @@ def test_a_candidate_is_withdrawn(served: tuple[Model, Load], servers: Servers, 
 
 
 def test_a_prometheus_that_is_away_holds_the_step(served: tuple[Model, Load], servers: Servers, operator: Operator) -> None:
-    """It is noticed within 10 s though it is asked once in an hour, passes nothing, blames nobody, and the step goes on after."""
+    """It is noticed though it is asked once in an hour, passes nothing, blames nobody, and the step goes on after."""
     model, _ = served
     watched, stable = Watched(model), model.revision
     rare = query(interval="1h", minSamples=1)
@@ -218,7 +217,7 @@ def test_a_prometheus_that_is_away_holds_the_step(served: tuple[Model, Load], se
     def unanswered(seen: Seen) -> bool:
         return check_of(seen.status, "errors").get("verdict") == "Unanswered"
 
-    gone = watched.await_(unanswered, "that it is away is told", 10).status
+    gone = watched.await_(unanswered, "that it is away is told").status
     who = {"namespace": model.namespace.name, "name": model.name, "check": "errors", "verdict": "Unanswered"}
     assert operator.metrics()["slipway_rollout_check", frozenset(who.items())] == 1
     assert condition_of(model.object, "Progressing")["reason"] == "CheckUnanswered"
@@ -226,7 +225,7 @@ def test_a_prometheus_that_is_away_holds_the_step(served: tuple[Model, Load], se
     assert (model.status["rollout"]["step"], model.revision) == (1, stable)
 
     servers.start_prometheus()
-    watched.await_(lambda seen: ended(seen.status, "Served") and model.revision != stable, "it is promoted now")
+    watched.await_(lambda seen: seen.status["stable"]["revision"] != stable, "it is promoted now")
 
 
 def test_nobody_is_reached_by_a_detour(served: tuple[Model, Load], servers: Servers) -> None:

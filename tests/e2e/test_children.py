@@ -6,7 +6,8 @@ from typing import Any
 from tests.e2e import models
 from tests.e2e.cluster import ROUTER, Namespace
 from tests.e2e.traffic import assert_none_failed
-from tests.e2e.waiting import await_, is_ready
+from tests.e2e.waiting import await_, condition_of, is_ready
+from tests.e2e.watching import State, Watch
 
 Object = dict[str, Any]
 
@@ -66,8 +67,9 @@ def test_a_deleted_deployment_of_a_revision_comes_back(namespace: Namespace) -> 
     churn = namespace.serve(spec=models.spec(1, replicas=2))
     old = {pod["metadata"]["name"] for pod in churn.pods()}
     with namespace.load(rate=300) as load:
+        watch = Watch(State, namespace.client, namespace.path("modeldeployments"), churn.name)
         delete_and_await(namespace, "deployments", churn.revision)
-        await_(lambda: churn.condition("Available")["status"] == "False", "status says that nothing serves")
+        watch.await_(lambda seen: condition_of(seen.object, "Available")["status"] == "False", "status says that nothing serves")
         back_at = churn.await_ready()
         assert not old & {pod["metadata"]["name"] for pod in churn.pods() if is_ready(pod)}
         load.reach(load.now().requests + 1_000)

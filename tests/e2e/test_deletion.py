@@ -32,7 +32,7 @@ def test_a_deleted_model_takes_its_children_and_leaves_its_neighbour_serving(nam
 
     stays_here.delete()
     await_(lambda: not namespace.children(), "nothing of Slipway's is left, the router's objects included")
-    await_(lambda: not namespace.names("pods", "app.kubernetes.io/managed-by=slipway"), "nor any of its pods", 90)
+    await_(lambda: not namespace.names("pods", "app.kubernetes.io/managed-by=slipway"), "nor any of its pods")
     stays(lambda: not namespace.children(), "nothing comes back", 3)
 
 
@@ -58,4 +58,4 @@ def test_a_model_deleted_and_made_again_at_once_serves(namespace: Namespace) -> 
 
 def test_a_namespace_with_models_can_be_deleted(doomed: Namespace) -> None:
     path = f"/api/v1/namespaces/{doomed.name}"
-    await_(lambda: not doomed.client.found(path), "the namespace is gone", 120)
+    await_(lambda: not doomed.client.found(path), "the namespace is gone", 300)

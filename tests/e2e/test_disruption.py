@@ -11,14 +11,14 @@ from tests.e2e.waiting import await_, is_ready
 ROUTERS = f"app.kubernetes.io/name={ROUTER}"
 
 
-def await_replaced(namespace: Namespace, selector: str, gone: set[str], count: int, timeout: float = 90.0) -> None:
+def await_replaced(namespace: Namespace, selector: str, gone: set[str], count: int) -> None:
     """Wait until the pods are gone and so many others are ready, and no more."""
 
     def replaced() -> bool:
         pods = namespace.all("pods", selector)
         return not gone & {pod["metadata"]["name"] for pod in pods} and [is_ready(pod) for pod in pods] == [True] * count
 
-    await_(replaced, f"{count} other pods of {selector} are ready", timeout)
+    await_(replaced, f"{count} other pods of {selector} are ready")
 
 
 def model_pods(churn: Model) -> str:
@@ -91,7 +91,7 @@ def test_a_node_is_drained(namespace: Namespace) -> None:
     assert {pod["spec"]["nodeName"] for pod in namespace.all("pods", ROUTERS)} == {stays, goes}
     try:
         with namespace.load() as load:
-            drain = ("drain", goes, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=120s")
+            drain = ("drain", goes, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s")
             namespace.cluster.kubectl(*drain)
             await_replaced(namespace, model_pods(churn), set(), 2)
             await_replaced(namespace, ROUTERS, set(), 2)

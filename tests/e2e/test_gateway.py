@@ -14,7 +14,7 @@ from tests.e2e.waiting import await_
 
 HOST = "churn.example.com"
 PATH = "/v2/models/churn/infer"
-SIGMAS, ANSWERS, WEIGHT = 3.5, 600, 30
+SIGMAS, ANSWERS, WEIGHT = 4.5, 600, 30
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def await_exposed(churn: Model, status: str, reason: str, says: str) -> None:
         return (found.get("status"), found.get("reason")) == (status, reason) and says in found["message"]
 
     try:
-        await_(said, f"Exposed is {status} for {reason}", 20)
+        await_(said, f"Exposed is {status} for {reason}")
     except AssertionError as error:
         raise AssertionError(f"{error}: {churn.condition('Exposed')}") from None
 
@@ -62,7 +62,7 @@ def test_callers_outside_the_cluster(web: Gateway, namespace: Namespace) -> None
 
     point(churn, **at, sectionName=OPEN)
     await_exposed(churn, "True", "Accepted", HOST)
-    await_(lambda: web.ask(HOST, PATH, models.BODY) == {(200, churn.revision): 1}, "the Gateway has taken the route over", 10)
+    await_(lambda: web.ask(HOST, PATH, models.BODY) == {(200, churn.revision): 1}, "the Gateway has taken the route over")
     assert web.ask("other.example.com", PATH, models.BODY) == {(404, ""): 1}
 
     # gRPC, which needs HTTP/2 all the way.
@@ -80,7 +80,7 @@ def test_callers_outside_the_cluster(web: Gateway, namespace: Namespace) -> None
     stable = churn.revision
     rollout = {"strategy": "Canary", "steps": [{"weight": WEIGHT, "hold": "10m"}]}
     churn.apply({**models.spec(2), "routing": {"hosts": [HOST], "gateway": at}, "rollout": rollout})
-    await_(lambda: churn.status.get("rollout", {}).get("stepSince"), "the weight is live", 30)
+    await_(lambda: churn.status.get("rollout", {}).get("stepSince"), "the weight is live")
     candidate = churn.status["candidate"]["revision"]
     answers = web.ask(HOST, PATH, models.BODY, ANSWERS)
     assert answers.keys() == {(200, stable), (200, candidate)}
@@ -89,5 +89,5 @@ def test_callers_outside_the_cluster(web: Gateway, namespace: Namespace) -> None
 
     # What is no longer asked for goes.
     churn.apply(models.spec(1))
-    await_(lambda: not namespace.find("httproutes", "churn"), "the HTTPRoute is gone", 20)
-    await_(lambda: not churn.condition("Exposed"), "and its condition", 10)
+    await_(lambda: not namespace.find("httproutes", "churn"), "the HTTPRoute is gone")
+    await_(lambda: not churn.condition("Exposed"), "and its condition")

@@ -30,7 +30,7 @@ def test_a_foreign_object_is_left_alone_and_told_and_its_removal_heals(namespace
     churn = namespace.model("churn")
     churn.apply(models.spec())
 
-    condition = churn.await_reason("NameClash", 20)
+    condition = churn.await_reason("NameClash")
     assert name in condition["message"]
     assert churn.status["phase"] == "Degraded"
     assert churn.await_event("NameClash", name)["type"] == "Warning"
@@ -44,5 +44,5 @@ def test_a_foreign_object_is_left_alone_and_told_and_its_removal_heals(namespace
     stays(untouched, f"{foreign} is as it was", 3)
 
     namespace.delete(plural, name)
-    churn.await_ready(40)
+    churn.await_ready()
     assert namespace.get(plural, name)["metadata"]["uid"] != theirs["metadata"]["uid"]

@@ -3,10 +3,11 @@
 import pytest
 from tests.e2e import models
 from tests.e2e.cluster import ROUTER, Namespace, Object
-from tests.e2e.installation import RELEASE, Operator
+from tests.e2e.installation import LEASE, RELEASE, Operator
 from tests.e2e.test_first_apply import versions
 from tests.e2e.traffic import assert_none_failed
 from tests.e2e.waiting import await_, is_ready, stays
+from tests.e2e.watching import State, Watch
 
 pytestmark = pytest.mark.alone
 
@@ -24,7 +25,7 @@ def test_an_operator_killed_in_the_middle_of_a_version_change_loses_nothing(
         for pod in [leader] if victims == "leader" else sorted(operator.names()):
             operator.namespace.delete("pods", pod, gracePeriodSeconds=0)
         assert operator.await_leader(other_than=leader) != leader
-        churn.await_ready(90)
+        churn.await_ready()
         churn.await_drained()
         load.reach(10_000)
 
@@ -69,6 +70,8 @@ def written(namespace: Namespace) -> dict[str, str]:
 
 def test_the_lease_is_given_back_by_a_leader_that_ends(operator: Operator) -> None:
     leader = operator.await_leader()
+    lease = Watch(State, operator.namespace.client, operator.namespace.path("leases"), LEASE)
     operator.namespace.delete("pods", leader)
-    operator.await_leader(other_than=leader, timeout=8)  # the Lease would last 10 s
+    lease.await_(lambda seen: not seen.object["spec"].get("holderIdentity"), "it is nobody's")
+    operator.await_leader(other_than=leader)
     operator.cluster.kubectl("-n", operator.namespace.name, "rollout", "status", f"deployment/{RELEASE}")

@@ -28,7 +28,7 @@ from tests.e2e.traffic import assert_none_failed
 from tests.e2e.waiting import await_
 
 Object = dict[str, Any]
-HOLD = 4
+HOLD = 10  # long enough for what is done amid a step, on a busy machine
 STRATEGIES: dict[str, Object] = {
     "BlueGreen": {"blueGreen": {"mirror": 25, "hold": f"{HOLD}s", "scaleDownDelay": "0s"}},
     "Shadow": {"shadow": {"mirror": 25, "hold": f"{HOLD}s"}},
@@ -68,7 +68,7 @@ def weight_of(seen: Seen, revision: str) -> int:
 
 def counts_of(seen: Seen) -> tuple[int, ...]:
     """Answer requests and errors of both arms of an A/B test, as status tells them; none without a test."""
-    trial = (seen.status.get("rollout") or {}).get("trial")
+    trial = seen.rollout.get("trial")
     counted = [*trial["arms"], trial["stable"]] if trial else []
     return tuple(each[count] for each in counted for count in ("requests", "errors"))
 
@@ -124,8 +124,7 @@ def test_whoever_dies(shared_namespace: Namespace, operator: Operator, request: 
     assert history == [(candidate, "Served"), (stable, "Served")]
     watched.assert_no_step_ended_early(HOLD)
 
-    first = next(number for number, seen in enumerate(watched.seen) if weight_of(seen, candidate))
-    without = watched.seen[first - 1].at
+    without = watched.told_before(lambda seen: weight_of(seen, candidate))
     assert load.report.first_seen[f"200 {candidate}"] >= without, "an answer of the candidate before its weight"
     erring = {f"500 {stable}"} if tested else set[str]()
     assert set(load.report.answers) == {f"200 {stable}", f"200 {candidate}", *erring}
@@ -142,8 +141,7 @@ def test_whoever_dies(shared_namespace: Namespace, operator: Operator, request: 
 def told(watched: Watched, applied: Object) -> None:
     """Wait until status speaks of a spec that was applied; of an A/B test it tells what was counted long before."""
     generation = applied["metadata"]["generation"]
-    watched.await_(lambda seen: seen.status["observedGeneration"] == generation, "status speaks of the spec")
-    counted = counts_of(watched.seen[-1])
+    counted = counts_of(watched.await_(lambda seen: seen.status["observedGeneration"] == generation, "status speaks of the spec"))
     assert not counted or min(counted[::2]) > ANSWERS / 4, f"requests and errors of both arms: {counted}"
 
 
@@ -152,7 +150,7 @@ def test_specs_change_amid_a_step(shared_namespace: Namespace, strategy: str) ->
     """A third version takes the place of one that is compared, then the spec returns: nothing of either is left, nobody fails."""
     churn = shared_namespace.serve("steady", models.spec(2))
     stable, preview, comparer = churn.revision, f"{churn.name}-preview", f"{churn.name}-compare"
-    setting = {"blueGreen" if strategy == "BlueGreen" else "shadow": {"mirror": 25, "hold": "60s"}}
+    setting = {"blueGreen" if strategy == "BlueGreen" else "shadow": {"mirror": 25, "hold": "10m"}}
     agreement = {"agreement": {"min": "99%", "share": 20, "minRequests": 50}}
     with load_on(churn) as load:
         churn.apply(by(labelled(f"{strategy}-a"), strategy, **setting, checks=[agreement]))
@@ -201,7 +199,7 @@ def test_a_blue_green_is_aborted(shared_namespace: Namespace, operator: Operator
     """The word is given while nobody leads: it is obeyed once, and the same spec applied again tries nothing again."""
     churn = shared_namespace.serve("steady", models.spec(2))
     stable, preview = churn.revision, f"{churn.name}-preview"
-    wanted = by(labelled("aborted"), "BlueGreen", blueGreen={"mirror": 25, "hold": "60s"})
+    wanted = by(labelled("aborted"), "BlueGreen", blueGreen={"mirror": 25, "hold": "10m"})
     with load_on(churn) as load:
         churn.apply(wanted)
         watched = Watched(churn)

@@ -75,7 +75,7 @@ def test_a_rollout_by_hand(namespace: Namespace, tmp_path: Path) -> None:
     with namespace.load(rate=100) as load:
         churn.apply(second)
         with applied_each_second(churn, second):
-            waiting = plugin.start("wait", "churn", "--timeout=5m")
+            waiting = plugin.start("wait", "churn", "--timeout=15m")
             await_(lambda: held_for(churn, 1) > 0, "step 1 is live")
             assert "stays at 10%" in plugin.must("pause", "churn")
             await_(lambda: held_for(churn, 1) > HOLD_SECONDS + 2, "its hold is over")
@@ -85,7 +85,7 @@ def test_a_rollout_by_hand(namespace: Namespace, tmp_path: Path) -> None:
             assert "goes on" in plugin.must("resume", "churn")
             await_(lambda: held_for(churn, 2) > 0, "step 2 is live")
             print(plugin.must("promote", "churn"))
-            assert waiting.wait(timeout=60) == 0, "the pipeline that waited is told that it is promoted"
+            assert waiting.wait(timeout=150) == 0, "the pipeline that waited is told that it is promoted"
             assert waiting.stdout is not None
             print(waiting.stdout.read())
             promoted = churn.status["history"][0]

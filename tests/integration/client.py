@@ -5,7 +5,7 @@ import json
 import ssl
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,19 @@ class Client:
                 return False
             raise
         return True
+
+    def watch(self, path: str, name: str, version: str) -> Iterator[Object]:
+        """Yield each state of an object of the collection after that resourceVersion, until it is deleted."""
+        asked = {"watch": "1", "fieldSelector": f"metadata.name={name}", "resourceVersion": version}
+        with self._http.stream("GET", path, params=asked, timeout=None) as answer:
+            for line in answer.iter_lines():
+                event = json.loads(line)
+                obj = event["object"]
+                if event["type"] == "ERROR":
+                    raise Refused(obj["code"], obj["reason"], obj["message"])
+                if event["type"] == "DELETED":
+                    return
+                yield obj
 
     def make_namespace(self, name: str) -> str:
         """Make a namespace that enforces restricted pod security, unless it is there, and answer its name."""
