@@ -25,7 +25,11 @@ class Model:
     outputs = [("y", "FP32", [-1, 4])]
 
     def predict(self, inputs):
-        time.sleep({seconds} if inputs["x"].any() else 0)
+        if inputs["x"].any():
+            end = time.thread_time() + {burns}
+            while time.thread_time() < end:
+                pass
+            time.sleep({waits})
         return {{"y": inputs["x"]}}
 """
 
@@ -50,15 +54,17 @@ def p95_ms(answers: Sequence[Answer]) -> float:
     return took[max(math.ceil(0.95 * len(took)) - 1, 0)] if took else math.nan
 
 
-async def serve(slipway: Installed, namespace: str, name: str, scaling: dict[str, Any]) -> None:
-    """Apply a model whose requests are waits, and wait until it is ready."""
-    data = {"model.py": _SOURCE.format(seconds=SERVICE_SECONDS)}
+async def serve(
+    slipway: Installed, namespace: str, name: str, scaling: dict[str, Any], burns: float = 0.0, cpu: str = "20m"
+) -> None:
+    """Apply a model whose requests are waits, but for the seconds of CPU that they burn, and wait until it is ready."""
+    data = {"model.py": _SOURCE.format(burns=burns, waits=SERVICE_SECONDS - burns)}
     source: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "waits"}, "data": data}
     await slipway.client.apply(f"/api/v1/namespaces/{namespace}/configmaps/waits", source)
     spec = models.spec(1)
     spec |= {
         "model": {"uri": "configmap://waits/model.py", "format": "Python", "version": "1"},
-        "server": {**spec["server"], "batching": {"maxSize": 1}, "workers": 1},
+        "server": {"resources": {"requests": {"cpu": cpu, "memory": "128Mi"}}, "batching": {"maxSize": 1}, "workers": 1},
         "scaling": scaling,
         "routing": {"timeout": f"{_TIMEOUT_SECONDS}s"},
     }

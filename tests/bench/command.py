@@ -15,6 +15,8 @@ from tests.bench import (
     router,
     scaling,
     scrape_cost,
+    shapes,
+    sizing_cost,
     withdrawal,
     withdrawal_simulation,
     zero,
@@ -36,10 +38,11 @@ Measure Slipway on this machine, on clusters of its own (hack/cluster, provider 
   operations
             restarts, drains, upgrades, scaling, rollouts under load: failed requests and latency. Needs root; not part of "all".
   goodput   answers within the objective at 0.5 to 3 times the capacity, refusing and not. Needs root; not part of "all".
+  shapes    a step, a spike, a ramp, a day of load: Slipway beside an HPA. Needs root; not part of "all".
   zero      a request for a model without pods: what it waits for beside the pod's own start. Needs root; not part of "all".
   ab        an A/B test: requests until a winner is named, and how often one is wrongly. Simulated; not part of "all".
   scaling   autoscalers on made-up arrivals, by simulation; no cluster, not part of "all": see scaling --help.
-  meter     CPU that the operator takes to know what callers get. No cluster.
+  meter     CPU that the operator takes to know what callers get, and to size a thousand models by it. No cluster.
   serving   the model server beside MLServer and KServe's; no cluster, not part of "all": see serving --help.
 
 Figures are not asserted: the exit status is 0 whatever they are.
@@ -55,7 +58,7 @@ async def _run(options: argparse.Namespace) -> list[Table | Sheet]:
         elif name == "aborts":
             tables.append(await aborts.run(options.models, options.namespaces, options.controller_qps, options.rounds or 3))
         elif name == "meter":
-            tables.append(await scrape_cost.run())
+            tables += [await scrape_cost.run(), sizing_cost.run()]
         elif name == "zero":
             tables.append(await zero.run(options.rounds or 20))
         elif name == "withdrawal":
@@ -65,6 +68,8 @@ async def _run(options: argparse.Namespace) -> list[Table | Sheet]:
             tables.append(await operations.run(options.rounds or 20, names, options.away, options.results))
         elif name == "goodput":
             tables.append(await goodput.run(options.seconds or 20))
+        elif name == "shapes":
+            tables += await shapes.run(options.shapes)
         elif name == "router":
             tables.append(await router.run(options.seconds or 5, options.rounds or 5))
         else:
@@ -92,6 +97,7 @@ def main() -> None:
         "withdrawal",
         "operations",
         "goodput",
+        "shapes",
         "zero",
         "ab",
         "all",
@@ -128,6 +134,7 @@ def main() -> None:
         metavar="MINUTES",
         help="of operations: and the operator away so long, while all restarts",
     )
+    parser.add_argument("--shapes", nargs="+", choices=shapes.SHAPES, default=[*shapes.SHAPES], help="of shapes (default: all)")
     parser.add_argument("--applies", type=int, default=5, help="of latency (default: %(default)s)")
     parser.add_argument("--switches", type=int, default=20, help="of version, of latency (default: %(default)s)")
     options = parser.parse_args()
