@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 from tests.bench.client import Client
 from tests.bench.processes import Process
 from tests.bench.table import say
+from tests.ports import free_port
 
 NAMESPACE = "slipway-system"
 ACCOUNT = "slipway"
@@ -19,13 +19,6 @@ USER = f"system:serviceaccount:{NAMESPACE}:{ACCOUNT}"
 LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/slipway-operator"
 IMAGES = ("--server-image", "bench/server", "--router-image", "bench/router")
 _ROOT = Path(__file__).resolve().parents[2]
-
-
-def free_port() -> int:
-    """Answer a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 async def prepare(client: Client, folder: Path) -> Path:

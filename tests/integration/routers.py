@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 import aiohttp
 from tests.integration.commands import ROOT
+from tests.ports import free_port
 
 from slipway.core.routing import Route, RouterState, Wanted
 from slipway.manifests import envoy
@@ -25,13 +25,6 @@ TIMEOUT_SECONDS = 0.4
 def binary() -> Path:
     """Answer the Envoy that the router's image holds."""
     return image_packages(ROOT / "operator" / "router-requirements.txt") / "envoy" / "_bin" / "envoy"
-
-
-def free_port() -> int:
-    """Answer a port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Router:

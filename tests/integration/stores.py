@@ -18,6 +18,7 @@ from typing import Any
 
 import obstore
 from obstore.store import AzureStore, S3Store
+from tests.ports import free_port
 from tests.unit.server.support import wait_until
 
 from slipway_dev.tools import ensure
@@ -25,12 +26,6 @@ from slipway_dev.tools import ensure
 ACCESS, SECRET = "slipway", "hunter2hunter2"
 ACCOUNT_KEY = base64.b64encode(SECRET.encode()).decode()
 AZURITE_FLAGS = ["--inMemoryPersistence", "--disableTelemetry", "--silent"]
-
-
-def free_port() -> int:
-    """Answer a port of this machine that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 @contextmanager

@@ -12,8 +12,8 @@ import grpc
 import grpc.aio
 import pytest
 from aiohttp import web
-from tests.integration.routers import free_port
 from tests.integration.test_meter import MODEL, NAMESPACE, Watched
+from tests.ports import free_port
 
 from slipway.activator.asks import Asks, serve
 from slipway.activator.metrics import Metrics

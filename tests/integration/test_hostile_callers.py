@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-from tests.integration.routers import Router, free_port, started, upstream
+from tests.integration.routers import Router, started, upstream
+from tests.ports import free_port
 from yarl import URL
 
 MODEL = "m-a"

@@ -11,7 +11,8 @@ import aiohttp
 import grpc
 import grpc.aio
 import pytest
-from tests.integration.routers import TIMEOUT_SECONDS, Router, free_port, started, upstream
+from tests.integration.routers import TIMEOUT_SECONDS, Router, started, upstream
+from tests.ports import free_port
 
 from slipway.core.figures import Counts, Figures
 from slipway.core.latency import EDGES_MS, bucket_of

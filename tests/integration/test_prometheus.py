@@ -7,7 +7,8 @@ import urllib.request
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from tests.integration.stores import free_port, process
+from tests.integration.stores import process
+from tests.ports import free_port
 from tests.unit.server.support import wait_until
 
 from slipway.checks.ask import Asker

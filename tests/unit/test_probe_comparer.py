@@ -20,8 +20,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 from prometheus_client import generate_latest
+from tests.ports import free_port
 from tests.unit.server.support import ROOT, Server, serving, wait_until
-from tests.unit.test_probe_reader import free_port
 from yarl import URL
 
 from slipway.core.agreement import Rule

@@ -1,7 +1,6 @@
 """What the operator reads of comparers: totals that only grow, whoever restarts, and their age."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from prometheus_client import generate_latest
+from tests.ports import free_port
 
 from slipway.core.agreement import Comparison, Outcome
 from slipway.core.sequential import Tally
@@ -81,13 +81,6 @@ async def listening(address: str, port: int, comparer: Comparer) -> AsyncIterato
         yield
     finally:
         await runner.cleanup()
-
-
-def free_port() -> int:
-    """Answer a port of loopback that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 PORT = free_port()

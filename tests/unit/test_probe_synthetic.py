@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from tests.unit.test_probe_reader import free_port
+from tests.ports import free_port
 
 from slipway.kube.api import ApiError
 from slipway.meter.meter import RouterPod
