@@ -30,9 +30,9 @@ CONFIDENCE = 0.95
 class Comparison:
     """Two arms by one measure, at one look.
 
-    `candidate` and `stable` are the estimates (None without samples): a share of errors (0 to 1), milliseconds, or the metric's
-    mean. `difference` is the candidate's less stable's, from `lower` to `upper` by the bounds (infinite where nothing bounds
-    it); where it is `relative`, as a share of stable's.
+    `candidate` and `stable` are the estimates: a share of errors (0 to 1) or milliseconds; None without samples, and of a metric,
+    of which the differences alone are known here. `difference` is the candidate's less stable's, from `lower` to `upper` by the
+    bounds (infinite where nothing bounds it); where it is `relative`, as a share of stable's.
     """
 
     measure: str
