@@ -18,6 +18,7 @@ from slipway.core.observation import RouterSeen
 from slipway.core.polled import Outward
 from slipway.judges import Judges
 from slipway.kube.api import Api, ApiError
+from slipway.kube.doubts import Doubts
 from slipway.kube.informer import Informer
 from slipway.kube.kinds import MODEL_DEPLOYMENT, POD, SERVICE, WATCHED
 from slipway.kube.lease import Lease
@@ -30,7 +31,7 @@ from slipway.probe.agreement import Comparers, comparer_pods
 from slipway.probe.synthetic import Synthetic, config_maps
 from slipway.probe.wishes import wishes
 from slipway.queue import WorkQueue
-from slipway.reconciler import Reconciler, StaleError
+from slipway.reconciler import GoneError, Reconciler, StaleError
 from slipway.routers import addresses, router_key
 from slipway.settings import Settings
 from slipway.sizer import Sizer
@@ -91,6 +92,7 @@ class App:
             Informer(api, self._store, kind, space, labels.SELECTOR, self._notify) for kind in WATCHED for space in spaces
         ]
         self._models = [Informer(api, self._store, MODEL_DEPLOYMENT, space, "", self._notify) for space in spaces]
+        self._doubts = Doubts(self._store, self._models, self._notify)
 
     async def run(self) -> int:
         """Run until SIGTERM (answers 0), until the Lease is lost or a part fails (answers 1: to be started afresh)."""
@@ -143,16 +145,15 @@ class App:
             await informer.synced.wait()
         for informer in self._models:
             await self._patiently(informer)
-        for obj in self._store.all(MODEL_DEPLOYMENT):
-            self._notify(obj)
         self._enqueue_router_namespaces()
         self._synced = True
         log.info("store filled, %d ModelDeployments", len(self._store.all(MODEL_DEPLOYMENT)))
         async with asyncio.TaskGroup() as group:
             # kopf takes the signals for itself as it starts: they are taken back.
             spaces, identity = self._settings.watch_namespaces, self._settings.identity
-            kopf = handlers.run(self._store, self._notify, spaces, identity, lambda: process.end_on_signals(self._stop))
+            kopf = handlers.run(self._heard, spaces, identity, lambda: process.end_on_signals(self._stop))
             group.create_task(kopf)
+            group.create_task(self._doubts.run())
             group.create_task(self._sweep_for_ever())
             group.create_task(self._show_figures_for_ever())
             for _ in range(self._settings.workers):
@@ -174,8 +175,12 @@ class App:
             started = time.perf_counter()
             failed = True
             try:
-                await self._reconciler.reconcile(key)
+                if not self._doubts.about(*key):
+                    await self._reconciler.reconcile(key)
                 failed = False
+            except GoneError:
+                failed = False  # the event of that is on its way, or nobody tells
+                self._doubts.missed(*key)
             except StaleError as stale:
                 failed = False  # what changed is on its way; this is in case it came before
                 self._queue.add(key, after=_STALE_SECONDS)
@@ -219,6 +224,12 @@ class App:
             await asyncio.sleep(_FIGURES_SECONDS)
             for key in live.unwritten(self._store, self._meter, datetime.now(UTC)):
                 self._queue.add(key)
+
+    def _heard(self, event: str | None, obj: dict[str, Any]) -> None:
+        """Take kopf's word of a ModelDeployment."""
+        news = self._store.drop(obj) if event == "DELETED" else self._store.put(obj)
+        if self._doubts.heard(obj) or news:
+            self._notify(obj)
 
     def _notify(self, obj: dict[str, Any]) -> None:
         metadata = obj["metadata"]

@@ -7,13 +7,12 @@ from typing import Any, cast
 import kopf
 
 from slipway.api import GROUP, PLURAL, VERSION
-from slipway.kube.store import Store
 
-Notify = Callable[[dict[str, Any]], None]
+Heard = Callable[[str | None, dict[str, Any]], None]
 
 
-def registry(store: Store, notify: Notify) -> kopf.OperatorRegistry:
-    """Answer kopf's handlers: the login, and raw events of ModelDeployments, which fill the store and enqueue."""
+def registry(heard: Heard) -> kopf.OperatorRegistry:
+    """Answer kopf's handlers: the login, and raw events of ModelDeployments, passed on as they are."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -22,9 +21,7 @@ def registry(store: Store, notify: Notify) -> kopf.OperatorRegistry:
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=handlers)
     async def on_event(event: kopf.RawEvent, **_: Any) -> None:
-        obj: dict[str, Any] = dict(event["object"])
-        if store.drop(obj) if event["type"] == "DELETED" else store.put(obj):
-            notify(obj)
+        heard(event["type"], dict(event["object"]))
 
     return handlers
 
@@ -41,13 +38,16 @@ def settings() -> kopf.OperatorSettings:
     return chosen
 
 
-async def run(store: Store, notify: Notify, namespaces: Collection[str], identity: str, started: Callable[[], None]) -> None:
-    """Run kopf until cancelled. `started` is called once it has put its own signal handlers in place."""
+async def run(heard: Heard, namespaces: Collection[str], identity: str, started: Callable[[], None]) -> None:
+    """Run kopf until cancelled. `heard` takes each event's type (None: of its first list) and object.
+
+    `started` is called once kopf has put its own signal handlers in place.
+    """
     # kopf takes every task in the loop that it is not told of for its own, and cancels it as it ends: also the one that gives
     # the Lease back.
     others = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
-        registry=registry(store, notify),
+        registry=registry(heard),
         settings=settings(),
         standalone=True,
         identity=cast(Any, identity),  # else kopf asks for the user's name, and a container has none

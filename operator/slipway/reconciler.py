@@ -97,7 +97,7 @@ class Reconciler:
         world = self._observe(model, judged)
         told = await self._write_status(model, state, world, hindrance, outside.verdict)
         moved = (state.weights, state.active, state.step) != (before.weights, before.active, before.step)
-        if told and (moved or model.scaling is not None):  # with an objective, what routers let in follows from status
+        if told and (moved or model.scaling is not None or world.routes.hold):  # what routers let in and hold follows from it
             self._queue.add(router_key(namespace), after=0.02)
         await self._delete_unwanted(model, state)
 
@@ -148,8 +148,10 @@ class Reconciler:
         try:
             self._store.put(await self._api.apply({**body, "status": wanted}, status=True))
         except ApiError as error:
-            # Deleted meanwhile, or changed: the event of that is on its way and brings the key again.
-            if error.status not in (404, 409):
+            if error.status == 404:
+                raise GoneError from None
+            # Changed meanwhile: the event of that is on its way and brings the key again.
+            if error.status != 409:
                 raise
             raise StaleError(f"{model.namespace}/{model.name} has changed meanwhile") from None
         self._written(model.status, status)
@@ -195,3 +197,7 @@ class Reconciler:
 
 class StaleError(Exception):
     """What was decided rests on an old picture: decide anew."""
+
+
+class GoneError(Exception):
+    """There is no such ModelDeployment any more, as it seems."""

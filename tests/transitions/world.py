@@ -24,7 +24,7 @@ from slipway.kube.store import Store
 from slipway.manifests import labels, router
 from slipway.model import Model
 from slipway.queue import Key
-from slipway.reconciler import Reconciler, StaleError
+from slipway.reconciler import GoneError, Reconciler, StaleError
 from slipway.routers import router_key, router_pods
 from slipway.settings import Settings
 from slipway.sizer import Sizer
@@ -197,7 +197,7 @@ class World:
         for key in self.queue.take():
             try:
                 _run(self.reconciler.reconcile(key))
-            except StaleError:
+            except (GoneError, StaleError):
                 self.queue.add(key)
         self._run_pods()
         before, after = self.meter.look()
