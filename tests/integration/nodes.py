@@ -16,11 +16,11 @@ _JOB = "batch.kubernetes.io/job-name"
 
 
 class Nodes:
-    """The pods of one namespace. While `held`, its routers stay with the routes that they have."""
+    """The pods of one namespace. While `held`, its routers learn of revisions and stay with the weights that they have."""
 
     def __init__(self, cluster: Client, namespace: str) -> None:
         self._client, self._namespace = Client(cluster.kubeconfig), namespace
-        self._address = f"127.{secrets.randbelow(250) + 2}.{secrets.randbelow(250)}.{secrets.randbelow(250) + 2}"
+        self.address = f"127.{secrets.randbelow(250) + 2}.{secrets.randbelow(250)}.{secrets.randbelow(250) + 2}"
         self._ended, self.held = threading.Event(), threading.Event()
         self._says = ""
         self._version = 0
@@ -38,7 +38,7 @@ class Nodes:
             def log_message(self, format: str, *args: object) -> None:
                 """Say nothing."""
 
-        self._server = ThreadingHTTPServer((self._address, envoy.STATS_PORT), Router)
+        self._server = ThreadingHTTPServer((self.address, envoy.STATS_PORT), Router)
         self._serving = threading.Thread(target=self._server.serve_forever)
 
     def __enter__(self) -> "Nodes":
@@ -64,7 +64,7 @@ class Nodes:
 
     def _start(self, pod: Object) -> None:
         job = _JOB in pod["metadata"]["labels"]
-        status: Object = {"phase": "Succeeded" if job else "Running", "podIP": self._address, "podIPs": [{"ip": self._address}]}
+        status: Object = {"phase": "Succeeded" if job else "Running", "podIP": self.address, "podIPs": [{"ip": self.address}]}
         status["conditions"] = [{"type": "Ready", "status": "False" if job else "True"}]
         try:
             self._client.merge(f"/api/v1/namespaces/{self._namespace}/pods/{pod['metadata']['name']}/status", {"status": status})
@@ -81,8 +81,8 @@ class Nodes:
                 raise
             return
         state = routing.load(config.get("data", {}).get(router.STATE_KEY, ""))
-        if not self.held.is_set():
-            self._version = state.version
+        taken = [route.known for route in state.routes.values()] if self.held.is_set() else [state.version]
+        self._version = max([self._version, *taken])
         running = Counter(pod["metadata"]["labels"].get(labels.REVISION_LABEL) for pod in pods if pod["status"].get("podIP"))
         lines = [f'http.models.rds.{envoy.ROUTES}.version_text: "{self._version}"', "server.uptime: 60"]
         lines += [f"cluster.{revision}.membership_healthy: {running[revision]}" for revision in state.clusters]

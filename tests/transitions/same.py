@@ -78,7 +78,7 @@ def _child(obj: Object, *, sized: bool) -> Object:
 def _unversioned(config: Any) -> Any:
     """Answer a router's file without the versions by which it is told from the one before."""
     if isinstance(config, dict):
-        return {key: _unversioned(held) for key, held in config.items() if key not in ("version_info", "version")}
+        return {key: _unversioned(held) for key, held in config.items() if key not in ("version_info", "version", "known")}
     return [_unversioned(each) for each in config] if isinstance(config, list) else config
 
 

@@ -95,6 +95,18 @@ def test_endpoints_are_what_every_router_sees() -> None:
     assert (seen.idle("m-a"), seen.idle("m-b")) == (False, True)
 
 
+def test_endpoints_left_of_an_earlier_configuration_do_not_count() -> None:
+    """A revision that went and comes back: who has not heard of its going still sees it, and will not when it has."""
+    both = replace(ONE, ports={"m-a": 8080, "m-b": 8080})
+    went = plan(plan(RouterState(), {"m": both}), {"m": ONE}, now=20)
+    back = plan(went, {"m": both}, now=30)
+    behind, there = (replace(router(version), healthy={"m-a": 1, "m-b": 1}) for version in (10, 30))
+    seen = {each.route_version: routing.seen(back, "m", (each,), None) for each in (behind, there)}
+    assert (seen[10].healthy("m-b"), seen[30].healthy("m-b")) == (0, 1)
+    assert seen[10].healthy("m-a") == 1, "what has weight was never unknown"
+    assert routing.affected(back, [replace(there, route_version=29)], [there]) == {"m"}
+
+
 names = st.text("abc", min_size=1, max_size=3)
 wants = st.builds(
     Wanted,

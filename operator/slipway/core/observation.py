@@ -57,7 +57,7 @@ class RoutesSeen:
 
     `written` are the weights asked of the routers (by revision, without zeros), `steering` is the rest. `settled` says that
     every router that a caller may still reach has taken them over; `symptom` why no router is well, where none is ready. With
-    `hold`, requests wait for a first pod where there is none.
+    `hold`, requests wait for a first pod where there is none. `known` is the version in which a revision was last made known.
     """
 
     written: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -67,6 +67,7 @@ class RoutesSeen:
     symptom: Symptom | None = None
     steering: Steering = UNSTEERED
     hold: bool = False
+    known: int = 0
 
     def does(self, weights: Mapping[str, int], steering: Steering) -> bool:
         """Tell whether every router is seen doing just that; `weights` may have zeros."""
@@ -77,8 +78,16 @@ class RoutesSeen:
         return revision in self.written or revision == self.steering.revision
 
     def healthy(self, revision: str) -> int:
-        """Answer how many endpoints of the revision every router sees: the least over all routers, 0 without routers."""
-        return min((router.healthy.get(revision, 0) for router in self._counting), default=0)
+        """Answer how many endpoints of the revision every router sees: the least over all routers, 0 without routers.
+
+        What a router sees of one that gets no requests may be left of an earlier configuration, and about to go: it counts once
+        the router has the one in which revisions were last made known.
+        """
+        sees = [
+            router.healthy.get(revision, 0) if revision in self.written or router.route_version >= self.known else 0
+            for router in self._counting
+        ]
+        return min(sees, default=0)
 
     def reached(self, revision: str) -> bool:
         """Tell whether every ready router has an endpoint of the revision; what a silent one has is not known."""

@@ -36,10 +36,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Route:
-    """One ModelDeployment's route as written, and the version in which what it does for callers last changed."""
+    """One ModelDeployment's route as written, and the version in which what it does for callers last changed.
+
+    `known` is the version in which it last made the endpoints of a further revision known.
+    """
 
     wanted: Wanted
     version: int
+    known: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class RouterState:
     def dump(self) -> str:
         """Answer the state as JSON."""
         routes = {
-            name: {"wanted": _dump_wanted(route.wanted), "version": route.version} for name, route in sorted(self.routes.items())
+            name: {"wanted": _dump_wanted(route.wanted), "version": route.version, "known": route.known}
+            for name, route in sorted(self.routes.items())
         }
         return json.dumps({"version": self.version, "routes": routes}, separators=(",", ":"))
 
@@ -90,7 +95,10 @@ def load(text: str) -> RouterState:
     """Read what `RouterState.dump` wrote. Unreadable text is an empty state: it is then written anew."""
     try:
         data = json.loads(text)
-        routes = {name: Route(_load_wanted(route["wanted"]), int(route["version"])) for name, route in data["routes"].items()}
+        routes = {
+            name: Route(_load_wanted(route["wanted"]), int(route["version"]), int(route.get("known", 0)))
+            for name, route in data["routes"].items()
+        }
         return RouterState(int(data["version"]), routes)
     except (ValueError, KeyError, TypeError):
         return RouterState()
@@ -109,7 +117,11 @@ def plan(
     version = max(written.version + 1, live_version + 1, now_ms)
     for name, want in wanted.items():
         was = written.routes.get(name)
-        routes[name] = Route(want, was.version if was is not None and _same(was.wanted, want) else version)
+        if was is None:
+            routes[name] = Route(want, version, version)
+            continue
+        more = want.ports.keys() - was.wanted.ports.keys()
+        routes[name] = Route(want, was.version if _same(was.wanted, want) else version, version if more else was.known)
     return written if routes == written.routes else RouterState(version, routes)
 
 
@@ -131,7 +143,14 @@ def affected(state: RouterState, before: Iterable[RouterSeen], after: Iterable[R
 
     def picture(route: Route, routers: tuple[RouterSeen, ...]) -> list[object]:
         return [
-            (one.pod, one.ready, one.answered, one.route_version >= route.version, *map(one.healthy.get, route.wanted.ports))
+            (
+                one.pod,
+                one.ready,
+                one.answered,
+                one.route_version >= route.version,
+                one.route_version >= route.known,
+                *map(one.healthy.get, route.wanted.ports),
+            )
             for one in routers
         ]
 
@@ -201,6 +220,7 @@ def seen(state: RouterState, name: str, routers: tuple[RouterSeen, ...], config_
     if route is None:
         return RoutesSeen(routers=routers, config_error=config_error)
     settled = all(router.answered and router.route_version >= route.version for router in routers if router.counts)
+    wanted = route.wanted
     return RoutesSeen(
-        route.wanted.positive, settled, routers, config_error, steering=route.wanted.steering, hold=route.wanted.hold
+        wanted.positive, settled, routers, config_error, steering=wanted.steering, hold=wanted.hold, known=route.known
     )
