@@ -33,6 +33,8 @@ from slipway.model import Model, read
 from slipway.queue import Key, WorkQueue
 from slipway.settings import Settings
 
+AWAKE_SECONDS = 5.0
+
 
 def router_key(namespace: str) -> Key:
     """Answer the work queue's key of a namespace's routers."""
@@ -73,6 +75,8 @@ class Routers:
         self._parsed: dict[str, tuple[str, RouterState]] = {}
         # By namespace, the ModelDeployments whose routes are being written: what there was is about to be so no more.
         self._under_way: dict[str, frozenset[str]] = {}
+        # ModelDeployments that shall always have a pod from now on, and since when they are seen to have one.
+        self._awake: dict[Key, datetime] = {}
 
     def seen(self, namespace: str, name: str) -> RoutesSeen:
         """Answer what all routers of the namespace do for the ModelDeployment."""
@@ -245,13 +249,23 @@ class Routers:
             return before.wanted.limits if before is not None else {}
         return limits(model.spec.scaling, model.status, self._settings.router_replicas)
 
-    @staticmethod
-    def _holds(model: Model, before: Route | None) -> bool:
-        """Tell whether requests may wait for a first pod: where there may be none, and until there is one again."""
-        held, stable = before is not None and before.wanted.hold, model.status.stable
+    def _holds(self, model: Model, before: Route | None) -> bool:
+        """Tell whether requests may wait for a first pod: where there may be none, and until there has been one for a while.
+
+        What was ready a moment ago may be on its way out.
+        """
+        held, stable, key = before is not None and before.wanted.hold, model.status.stable, (model.namespace, model.name)
         if model.spec is None:
             return held
-        return model.spec.scaling.min == 0 or (held and stable is not None and not stable.ready)
+        if model.spec.scaling.min > 0 and held and (stable is None or stable.ready):
+            since = self._awake.setdefault(key, self._now())
+            if (self._now() - since).total_seconds() >= AWAKE_SECONDS:
+                del self._awake[key]
+                return False
+            self._queue.add(router_key(model.namespace), after=AWAKE_SECONDS)
+            return True
+        self._awake.pop(key, None)
+        return held or model.spec.scaling.min == 0
 
     @staticmethod
     def _steering(model: Model, state: State, before: Route | None) -> Steering:
