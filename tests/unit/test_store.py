@@ -37,12 +37,14 @@ def test_news_is_what_somebody_reads() -> None:
     assert store.put(deployment(version=3, status={"replicas": 1, "conditions": [failed]}))
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": deployment("p", 1, "u2")["metadata"], "status": {"phase": "Pending"}}
     store.put(pod)
-    annotated = {**pod["metadata"], "resourceVersion": "2", "annotations": {"slipway.dev/config-version": "7"}}
-    assert not store.put({**pod, "metadata": annotated}), "our own annotation"
+    others = {**pod["metadata"], "resourceVersion": "2", "annotations": {"theirs": "7"}}
+    assert not store.put({**pod, "metadata": others})
+    annotated = {**pod["metadata"], "resourceVersion": "3", "annotations": {"slipway.dev/config-version": "7"}}
+    assert store.put({**pod, "metadata": annotated}), "our own: another leader may write it late"
     held = store.get(POD, "ns", "p")
     assert held is not None
-    assert held["metadata"]["annotations"] == annotated["annotations"], "known, though no news"
-    assert store.put({**pod, "metadata": {**annotated, "resourceVersion": "3"}, "status": {"phase": "Running"}})
+    assert held["metadata"]["annotations"] == annotated["annotations"]
+    assert store.put({**pod, "metadata": {**annotated, "resourceVersion": "4"}, "status": {"phase": "Running"}})
 
 
 def test_what_we_deleted_stays_hidden() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from slipway.kube.kinds import DEPLOYMENT, POD, Kind, kind_of
-from slipway.manifests.labels import MODEL_LABEL
+from slipway.manifests.labels import CONFIG_VERSION, MODEL_LABEL
 
 Object = dict[str, Any]
 Name = tuple[str, str]
@@ -129,6 +129,8 @@ def _shared(value: Any) -> Any:
 
 
 def _read(kind: Kind, obj: Object) -> Object:
-    """Answer what a reconcile may decide differently on. Annotations of pods are our own, to wake the kubelet."""
-    unread = ("resourceVersion", "annotations") if kind is POD else ("resourceVersion",)
-    return {**obj, "metadata": {key: value for key, value in obj["metadata"].items() if key not in unread}}
+    """Answer what a reconcile may decide differently on: of a pod's annotations the one that tells routers of their version."""
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}
+    if kind is POD:
+        metadata["annotations"] = metadata.get("annotations", {}).get(CONFIG_VERSION)
+    return {**obj, "metadata": metadata}
