@@ -7,13 +7,14 @@ import signal
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from tests.bench.clusters import cluster
 from tests.faults import bugs, tell
 from tests.faults.bugs import Bug
-from tests.faults.campaign import Book, Campaign, Case, Result, cases, report, sample
+from tests.faults.campaign import FAMILIES, Book, Campaign, Case, Result, cases, report, sample
 from tests.faults.fault import Fault
 from tests.faults.history import History
 from tests.faults.plane import Plane
@@ -68,6 +69,7 @@ async def main(options: argparse.Namespace) -> int:
             return await _catch(
                 campaign, [bug for bug in bugs.every() if bug.name in (options.bugs or [bug.name])], options.operator
             )
+        print(f"{len(options.scenario)} scenarios without faults, to know where they end", flush=True)
         bad = await campaign.learn(options.scenario)
         for name, outcome, history in bad:
             _say(Result(Case("none", name, ()), 0, tuple(outcome.violations), outcome.seconds), history, trace=options.trace)
@@ -79,6 +81,9 @@ async def main(options: argparse.Namespace) -> int:
         for path in filter(None, (options.results, options.report)):
             path.parent.mkdir(parents=True, exist_ok=True)
         left = [case for case in chosen if str(case) not in book.results]
+        if not options.sample and not options.fault:
+            left.sort(key=lambda case: FAMILIES.index(case.family))
+        print(f"{len(left)} cases left of {_counted(chosen)}", flush=True)
         async for result, history in campaign.results(left):
             book.add(result)
             _say(result, history, trace=options.trace)
@@ -116,6 +121,11 @@ async def _catch(campaign: Campaign, seeded: list[Bug], operator: Path) -> int:
     return len(escaped)
 
 
+def _counted(chosen: Iterable[Case]) -> str:
+    by_family = Counter(case.family for case in chosen)
+    return f"{by_family.total()} ({', '.join(f'{count} {family}' for family, count in by_family.items())})"
+
+
 def _say(result: Result, history: History, *, trace: bool) -> None:
     print(f"{'BROKEN' if result.violations else 'ok':6} {result.seconds:5.1f} s {result.case}", flush=True)
     for said in result.violations:
@@ -125,6 +135,7 @@ def _say(result: Result, history: History, *, trace: bool) -> None:
 
 
 if __name__ == "__main__":
-    # Whatever ends it, the processes that it started end too.
+    # Whatever ends it, the processes that it started end too; a shell starts what is in the background deaf to SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     sys.exit(min(asyncio.run(main(parse(sys.argv[1:]))), 1))

@@ -87,6 +87,8 @@ class History:
     """Objects that are not Slipway's, by kind/name, as they were made; and of those that are, the fields that others set."""
     broken: frozenset[str] = frozenset()
     """Revisions whose models fail to load."""
+    misled: frozenset[str] = frozenset()
+    """Kinds of which watches told the operator late, wrongly or not at all."""
     asked: frozenset[str] = frozenset()
     """Revisions that the specs asked for."""
 

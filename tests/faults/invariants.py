@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from tests.faults.fault import Call, Verb
 from tests.faults.history import Capacity, Event, History, Look, Lost
 from tests.faults.oracle import OWNED, last_objects, owned
 
@@ -43,7 +44,9 @@ def no_request_is_lost(history: History) -> Found:
     """Whatever happens to the operator, callers get answers."""
     said: set[tuple[str, str]] = set()
     for entry in history.entries:
-        if isinstance(entry, Lost) and (entry.revision, entry.why) not in said and not _excused(history, entry.at):
+        if not isinstance(entry, Lost) or (entry.revision, entry.why) in said or _excused(history, entry.at):
+            continue
+        if _known(history, entry.router, entry.at):
             said.add((entry.revision, entry.why))
             yield f"{entry.router} had no answer of {entry.revision} for a caller: {entry.why}"
 
@@ -58,7 +61,7 @@ def stable_keeps_capacity(history: History) -> Found:
         elif isinstance(entry, Event) and entry.kind == "Deployment" and owned(entry.obj) and not _excused(history, entry.at):
             weight = max((weights.get(entry.name, 0) for weights in given.values()), default=0)
             replicas = 0 if entry.type == "DELETED" else entry.obj["spec"]["replicas"]
-            if weight and replicas < replicas_for(weight, least):
+            if weight and least and replicas < replicas_for(weight, least):
                 word = "goes" if entry.type == "DELETED" else f"has {replicas} replicas"
                 yield f"Deployment {entry.name} {word} while a router gives it {weight}%"
 
@@ -123,9 +126,11 @@ def no_orphan(history: History) -> Found:
 def foreign_is_untouched(history: History) -> Found:
     """Objects that are not Slipway's, and fields of others on objects that are, stay as they were."""
     found = last_objects(history)
+    gone = {f"{event.kind}/{event.name}" for event in history.events() if event.type == "DELETED"}
     for name, made in history.foreign.items():
         have = found.get(name)
-        if history.marked("namespace deleted") < math.inf or (have is None and not made.keys() & {"spec", "data"}):
+        theirs = made.keys() & {"spec", "data"}
+        if history.marked("namespace deleted") < math.inf or (name in gone and not theirs):
             continue
         for path, wanted in _leaves(made):
             value: Any = have
@@ -164,10 +169,11 @@ def ready_means_serving(history: History) -> Found:
             if not held or status["observedGeneration"] != entry.obj["metadata"]["generation"] or _excused(history, entry.at):
                 continue
             stable = (status.get("stable") or {}).get("revision")
-            others = [weights.get(entry.name) for weights in given.values() if weights.get(entry.name) != {stable: 100}]
+            known = [weights.get(entry.name) for name, weights in given.items() if _known(history, name, entry.at)]
+            others = [weights for weights in known if weights != {stable: 100}]
             if others or not given:
                 yield f"Ready of generation {status['observedGeneration']} with {stable}, and a router gives {others}"
-            elif not pods.get(stable):
+            elif not pods.get(stable) and status.get("phase") != "ScaledToZero":
                 yield f"Ready with {stable}, of which no pod answers"
 
 
@@ -200,7 +206,7 @@ def no_step_ends_early(history: History) -> Found:
         for revision, weight in given.get(entry.router, {}).items():
             at, since = live.get(revision, (0, entry.at))
             hold = holds.get(at, 0.0)
-            if revision in before and weight > at and hold and entry.at - since < hold:
+            if revision in before and weight > at and hold and entry.at - since < hold and not _excused(history, entry.at):
                 after = f"{entry.at - since:.2f} s after {at}% was live, whose hold is {hold:g} s"
                 yield f"{revision} got {weight}% of {entry.router} {after}"
         for revision in {each for weights in given.values() for each in weights}:
@@ -289,6 +295,7 @@ INVARIANTS: tuple[Callable[[History], Found], ...] = (
     no_reconcile_raises,
 )
 _WORKERS = 8
+_TELL_ROUTER = Call(Verb.APPLY, "pods")
 # Each of what is wrong once: what follows from it is seldom worth reading.
 _TOLD_MAX = 3
 
@@ -301,6 +308,12 @@ def check(history: History) -> list[str]:
 def _excused(history: History, at: float) -> bool:
     """Tell whether its owner has been deleted by then, and not been restored: then everything goes."""
     return history.marked("deleted") <= at < history.marked("restored")
+
+
+def _known(history: History, name: str, at: float) -> bool:
+    """Tell whether the operator knew of a router by then: where watches lie of pods, its word to the router shows that."""
+    told = (done for done in history.requests if done.call == _TELL_ROUTER and done.name == name)
+    return "pods" not in history.misled or any(done.at < at for done in told)
 
 
 def _of_revision(event: Event) -> bool:

@@ -29,6 +29,8 @@ class Pods:
         self._pods: dict[str, dict[str, Truth]] = {}
         self.erring: set[tuple[str, str]] = set()
         """Namespace and revision of models that answer with errors."""
+        self.unasked: set[str] = set()
+        """Namespaces whose callers ask nothing."""
 
     def add(self, pod: Truth) -> None:
         """Take a pod."""

@@ -98,6 +98,11 @@ class Proxy:
         await self._runner.cleanup()
         await self._http.close()
 
+    @property
+    def owes(self) -> bool:
+        """Tell whether a request is under way that will be done late."""
+        return any(not task.done() for task in self._late)
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         call = Call.of(request.method, request.path, request.query)
         self.plan.count[call] += 1

@@ -18,6 +18,7 @@ from tests.faults.proxy import Plan, Proxy
 _AGAIN_SECONDS = 0.2
 _ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ("--server-image", "test/server", "--router-image", "test/router", "--operator-image", "test/operator")
+ACTIVATOR = ("--activator", "slipway-activator.slipway-system.svc.cluster.local:8080")
 
 
 class Zygote:
@@ -126,7 +127,16 @@ class Replica:
                 os.kill(self.pid, signal.SIGTERM)
 
     async def _keep(self) -> None:
-        argv = [*IMAGES, "--namespace", self._namespace, "--watch-namespaces", self._namespace, "--identity", self.name]
+        argv = [
+            *IMAGES,
+            *ACTIVATOR,
+            "--namespace",
+            self._namespace,
+            "--watch-namespaces",
+            self._namespace,
+            "--identity",
+            self.name,
+        ]
         argv += ["--http-port", "0", *self._more]
         environment = {"KUBECONFIG": str(self._folder / f"{self.name}.kubeconfig")}
         while self._wanted:

@@ -14,6 +14,7 @@ from contextlib import suppress
 from tests.faults.history import Look, Lost
 from tests.faults.pods import Pods, Truth
 
+from slipway.core import holding
 from slipway.core.routing import mirrored
 from slipway.manifests.envoy import ROUTES, STATS_PORT
 
@@ -34,6 +35,7 @@ class Router:
         self.clusters: set[str] = set()
         self.weights: dict[str, dict[str, int]] = {}
         self.copies: set[str] = set()
+        self._holds: set[str] = set()
         self._served: Counter[str] = Counter()
         self._failed: Counter[str] = Counter()
         self.ticks = 0
@@ -89,8 +91,10 @@ class Router:
     def _load_routes(self, config: dict[str, str]) -> None:
         told = json.loads(config["routes.json"])
         self.version = int(told["version_info"])
-        self.weights, self.copies = {}, set()
+        self.weights, self.copies, self._holds = {}, set(), set()
         for host in told["resources"][0]["virtual_hosts"]:
+            if holding.HELD in json.dumps(host):
+                self._holds.add(host["name"])
             split = [route["route"] for route in host["routes"] if "weighted_clusters" in route.get("route", {})]
             if split:
                 self.weights[host["name"]] = {each["name"]: each["weight"] for each in split[-1]["weighted_clusters"]["clusters"]}
@@ -106,7 +110,7 @@ class Router:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self._resolve()
-            if self.pod.ready:
+            if self.pod.ready and self.pod.namespace not in self._pods.unasked:
                 for model, weights in self.weights.items():
                     self._ask(model, weights)
 
@@ -122,6 +126,8 @@ class Router:
             if revision not in self.clusters:
                 why = "it does not know the cluster"
             elif not self._seen.get(revision):
+                if model in self._holds:
+                    continue  # it waits for a first pod
                 why = "it sees no endpoint"
             else:
                 why = self._pods.ask(self.pod.namespace, revision)

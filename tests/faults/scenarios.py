@@ -140,8 +140,9 @@ async def rollback(run: Run) -> None:
     await _serve(run)
     second = spec(2)
     await run.ready(await run.apply(second))
-    await run.ask("Rollback")
     stable = run.revision(spec(1))
+    await run.revision_gone(stable)
+    await run.ask("Rollback")
     await run.until(
         lambda status: (
             (status.get("stable") or {}).get("revision") == stable and not status.get("draining") and "candidate" not in status
@@ -199,6 +200,22 @@ async def scale(run: Run) -> None:
     """More replicas, then fewer."""
     await _serve(run)
     await run.ready(await run.apply(spec(1, replicas=3)))
+    await run.ready(await run.apply(spec(1, replicas=1)))
+
+
+@_scenario
+async def zero(run: Run) -> None:
+    """Nobody asks: no pod is left; somebody does: there is one; and as it falls asleep again there is to be one for ever."""
+    await _serve(run)
+    run.asked(again=False)
+    await run.apply({**spec(1), "scaling": {"min": 0, "idleAfter": "5s"}})
+    await run.until(lambda status: status.get("phase") == "ScaledToZero" and not status["stable"]["ready"], "it sleeps")
+    run.asked(again=True)
+    await run.wake()
+    await run.until(lambda status: status.get("phase") == "Ready" and status["stable"]["ready"] == 1, "it is awake")
+    run.asked(again=False)
+    await run.until(lambda status: status.get("phase") == "ScaledToZero", "it falls asleep")
+    run.asked(again=True)
     await run.ready(await run.apply(spec(1, replicas=1)))
 
 

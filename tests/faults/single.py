@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import secrets
 import tempfile
 import time
@@ -69,14 +70,15 @@ class Run:
         patience_seconds: float,
     ) -> None:
         self._plane, self._client, self.namespace, self.folder = plane, plane.client, namespace, folder
-        self.history = History(namespace)
+        misled = frozenset(fault.call.kind for fault in faults if fault.action in ON_WATCH)
+        self.history = History(namespace, misled=misled)
         self.plan = Plan(list(faults), done=self.history.requests)
         self._patience_seconds = patience_seconds
         self._changed = asyncio.Event()
         self.model: Object | None = None
         self.replicas = [Replica("a", namespace, zygote, self._client, self.plan, folder, self.steal)]
         # What a watch never told is repaired by the sweep.
-        self._sweep = "2" if any(fault.action in ON_WATCH for fault in faults) else "300"
+        self._sweep = "2" if misled else "300"
         self._zygote = zygote
 
     @property
@@ -213,6 +215,15 @@ class Run:
         await self._client.merge(f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{name}", label)
         self.history.foreign[f"Deployment/{name}"] = label
 
+    def asked(self, *, again: bool) -> None:
+        """Have callers ask no more, or again."""
+        (self._plane.pods.unasked.discard if again else self._plane.pods.unasked.add)(self.namespace)
+
+    async def wake(self) -> None:
+        """Tell that somebody asks, as the activator does."""
+        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        await self._client.merge(f"{self.path}/status", {"status": {"activation": {"at": at}}})
+
     async def ask(self, verb: str) -> None:
         """Use a verb, as `kubectl slipway` does."""
         at = datetime.now(UTC).isoformat()
@@ -259,6 +270,11 @@ class Run:
 
         await self.until_(none_left, "everything is gone")
 
+    async def revision_gone(self, revision: str) -> None:
+        """Wait until a revision's Deployment and Service are gone."""
+        names = {f"Deployment/{revision}", f"Service/{revision}"}
+        await self.until_(lambda: not names & oracle.last_objects(self.history).keys(), f"{revision} is gone")
+
     def count(self, event: str, path: str) -> int:
         """Answer how often an object of that path was ADDED, say."""
         plural, _, name = path.rpartition("/")
@@ -281,7 +297,7 @@ class Run:
         deadline = loop.time() + self._patience_seconds
         while loop.time() - since < seconds or not any(each.pid for each in self.replicas):
             await asyncio.sleep(0.05)
-            if self.plan.writes != seen:
+            if self.plan.writes != seen or any(each.proxy.owes for each in self.replicas):
                 seen, since = self.plan.writes, loop.time()
             if loop.time() > deadline:
                 raise StuckError(f"the operator goes on writing: {[str(each.call) for each in self.history.requests[-20:]]}")
@@ -319,7 +335,7 @@ async def run(
         except StuckError as stuck:
             outcome.violations.append(f"liveness: {stuck}")
         outcome.calls, outcome.events = Counter(it.plan.count), Counter(it.plan.events)
-        if not outcome.violations:
+        if not outcome.violations and it.history.marked("namespace deleted") == math.inf:  # its Lease went with it
             await _again(it, outcome)
         for each in it.replicas:
             await each.stop()

@@ -5,7 +5,7 @@ from tests.faults.command import main, parse
 # What a rollout does in each way that differs, at the least cost.
 SCENARIOS = (
     "first-apply", "immediate", "canary", "canary-failing", "abort", "deletion", "status-wiped",
-    "restored", "upgrade", "crd-default",
+    "zero", "restored", "upgrade", "crd-default",
 )  # fmt: skip
 CASES = 24
 

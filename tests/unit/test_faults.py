@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 from collections import Counter
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -226,6 +227,21 @@ def test_foreign_objects_and_fields() -> None:
     assert not list(invariants.foreign_is_untouched(History("ns", [changed(0, kept)], foreign=known)))
     assert list(invariants.foreign_is_untouched(History("ns", [changed(0, {**kept, "spec": {"x": 2}})], foreign=known)))
     assert list(invariants.foreign_is_untouched(History("ns", [Event(0, "DELETED", kept)], foreign=known)))
+    label = {"metadata": {"labels": {"theirs": "kept"}}}
+    ours = obj("Deployment", "m-a")
+    came = [Event(0, "DELETED", ours), Event(1, "ADDED", ours)]
+    known = {"Deployment/m-a": label}
+    assert list(invariants.foreign_is_untouched(History("ns", [changed(0, ours)], foreign=known)))
+    assert not list(invariants.foreign_is_untouched(History("ns", came, foreign=known))), "made anew, it has no labels of before"
+
+
+def test_a_router_counts_once_the_operator_can_know_of_it() -> None:
+    lost = Lost(1.0, "slipway-router-x", "m-a", "it sees no endpoint")
+    told = replace(done(Verb.APPLY, "pods", 200), name=lost.router, at=0.5)
+    pods = frozenset({"pods"})
+    assert list(invariants.no_request_is_lost(History("ns", [lost])))
+    assert not list(invariants.no_request_is_lost(History("ns", [lost], misled=pods)))
+    assert list(invariants.no_request_is_lost(History("ns", [lost], [told], misled=pods)))
 
 
 def test_every_invariant_has_a_history_that_breaks_it() -> None:
