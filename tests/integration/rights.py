@@ -1,4 +1,4 @@
-"""The chart installed in one mode, what it grants, and the operator run with that and nothing else."""
+"""The chart installed in one mode, what it grants, and the operator and the activator run with that and nothing else."""
 
 import json
 import os
@@ -16,7 +16,8 @@ from tests.integration.chart import NAMESPACE, RELEASE, Helm
 from tests.integration.client import Client, Object, models, wait_for
 from tests.integration.commands import ROOT
 
-ACCOUNT = f"system:serviceaccount:{NAMESPACE}:slipway"
+OPERATOR, ACTIVATOR = "slipway", "slipway-activator"
+ACCOUNT, ACTIVATOR_ACCOUNT = (f"system:serviceaccount:{NAMESPACE}:{name}" for name in (OPERATOR, ACTIVATOR))
 SERVED, OTHER = (f"{stem}-{secrets.token_hex(3)}" for stem in ("served", "other"))
 MODES: dict[str, dict[str, Any]] = {"cluster-wide": {}, "namespaced": {"watchNamespaces": [SERVED]}}
 ANY = ""
@@ -33,7 +34,11 @@ class Installed:
     @property
     def role(self) -> str:
         """Answer the path of the role with the operator's rights in what it serves."""
-        return f"{RBAC}/clusterroles/slipway" if self.mode == "cluster-wide" else f"{RBAC}/namespaces/{SERVED}/roles/slipway"
+        return self.role_of(OPERATOR)
+
+    def role_of(self, name: str) -> str:
+        """Answer the path of the role with the rights of a part of Slipway in what it serves."""
+        return f"{RBAC}/clusterroles/{name}" if self.mode == "cluster-wide" else f"{RBAC}/namespaces/{SERVED}/roles/{name}"
 
     @property
     def leader_role(self) -> str:
@@ -79,10 +84,10 @@ def granted(rules: list[Object]) -> set[tuple[str, str, str, str]]:
     }
 
 
-def kubeconfig(cluster: Client, folder: Path) -> Path:
-    """Write a kubeconfig of the operator's ServiceAccount."""
+def kubeconfig(cluster: Client, folder: Path, account: str) -> Path:
+    """Write a kubeconfig of a ServiceAccount."""
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
-    token = cluster.create(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/slipway/token", body)["status"]["token"]
+    token = cluster.create(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token", body)["status"]["token"]
     authority = folder / "ca.crt"
     authority.write_text(cluster.authority)
     config = {
@@ -99,21 +104,19 @@ def kubeconfig(cluster: Client, folder: Path) -> Path:
 
 
 @contextmanager
-def operator(installed: Installed, folder: Path) -> Iterator[Path]:
-    """Run the operator as its ServiceAccount, with the arguments that the chart gives it. Answers its log."""
-    at = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/slipway"
+def running(installed: Installed, folder: Path, name: str, *more: str) -> Iterator[Path]:
+    """Run the operator or the activator as its ServiceAccount, with the arguments that the chart gives it. Answers its log."""
+    at = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{name}"
     (container,) = installed.cluster.get(at)["spec"]["template"]["spec"]["containers"]
-    own = {"$(POD_NAMESPACE)": NAMESPACE, "$(POD_NAME)": f"slipway-{installed.mode}"}
+    own = {"$(POD_NAMESPACE)": NAMESPACE, "$(POD_NAME)": f"{name}-{installed.mode}"}
     args = [re.sub(r"\$\(\w+\)", lambda found: own[found[0]], word) for word in container["args"]]
-    log = folder / "operator.log"
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "KUBECONFIG": str(kubeconfig(installed.cluster, folder))}
+    log = folder / f"{name}.log"
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "KUBECONFIG": str(kubeconfig(installed.cluster, folder, name))}
     with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "slipway", *args, "--http-port=0", "--log-level=debug"], env=env, stdout=out, stderr=out
-        )
+        process = subprocess.Popen([sys.executable, "-m", "slipway", *args, *more], env=env, stdout=out, stderr=out)
     try:
         yield log
     finally:
         process.terminate()
-        ended = process.wait(timeout=20)
+        ended = process.wait(timeout=60)
     assert ended == 0, log.read_text()[-3000:]

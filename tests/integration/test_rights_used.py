@@ -1,4 +1,4 @@
-"""The operator needs all rights that it is given and no other: it runs with them through all that it does.
+"""The operator and the activator need all rights that they are given and no other: they run with them through all that they do.
 
 The API server's audit log tells which right each request rested on, and what was refused. What uses a new right is one more
 scenario.
@@ -6,7 +6,10 @@ scenario.
 
 import json
 import secrets
+import socket
+import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,13 +19,27 @@ from tests.integration.audit import Asked, asked, unused
 from tests.integration.chart import NAMESPACE
 from tests.integration.client import Client, Object, Refused, model, models, wait_for
 from tests.integration.nodes import Nodes
-from tests.integration.rights import ACCOUNT, MODES, SERVED, Installed, granted, installed_in, operator
+from tests.integration.rights import (
+    ACCOUNT,
+    ACTIVATOR,
+    ACTIVATOR_ACCOUNT,
+    MODES,
+    OPERATOR,
+    SERVED,
+    Installed,
+    granted,
+    installed_in,
+    running,
+)  # fmt: skip
+from tests.ports import free_port
 
 from slipway.api.spec import Spec
 from slipway.api.status import Status
+from slipway.core import holding
 from slipway.core.jobs import job_name
 from slipway.core.plan import plan
 from slipway.core.revision import target
+from slipway.manifests import labels
 
 # Asked for by the API server on the operator's behalf, so that no request shows it; without it children are refused.
 UNSEEN = {("slipway.dev", "modeldeployments/finalizers", "all", "update")}
@@ -263,13 +280,52 @@ def test_every_right_is_used_and_none_is_missing(installed: Installed, tmp_path:
     cluster.delete(f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/slipway-operator")  # of an earlier operator
     with Nodes(cluster, SERVED) as nodes:
         shop = Shop(cluster, nodes, installed.mode)
-        with operator(installed, tmp_path) as log:
+        with running(installed, tmp_path, OPERATOR, "--http-port=0", "--log-level=debug") as log:
             go_through(shop, log)
     requests = shop.requests()
     assert refused(requests) == []
     rights = granted([*cluster.get(installed.role)["rules"], *cluster.get(installed.leader_role)["rules"]])
     assert unused(rights, requests) == UNSEEN
     assert {request.namespace for request in requests if request.verb not in ("list", "watch")} <= {SERVED, NAMESPACE, ""}
+
+
+def test_every_right_of_the_activator_is_used_and_none_is_missing(installed: Installed, tmp_path: Path) -> None:
+    """A request waits for a model that has no pod: the model is woken, and its first pod is told of."""
+    cluster, name, revision = installed.cluster, f"asleep-{installed.mode}", f"asleep-{installed.mode}-a"
+    audit = cluster.kubeconfig.with_name("audit.log")
+    since, port = audit.stat().st_size, free_port()
+    held = holding.write(SERVED, name, revision, 8080, SECONDS).replace("%REQ(content-length)%", "1")
+    cluster.apply(models(SERVED, name), model(name, SPEC))
+    secure = {"allowPrivilegeEscalation": False, "runAsNonRoot": True, "capabilities": {"drop": ["ALL"]}}
+    container = CHECK | {"name": "a", "securityContext": secure | {"seccompProfile": {"type": "RuntimeDefault"}}}
+    metadata = {"name": name, "labels": labels.model_labels(name, revision)}
+    pod = {"metadata": metadata, "spec": {"containers": [container]}}
+    with (
+        running(installed, tmp_path, ACTIVATOR, f"--port={port}", f"--metrics-port={free_port()}") as log,
+        Nodes(cluster, SERVED) as nodes,
+        ThreadPoolExecutor(1) as asking,
+    ):
+
+        def ask() -> Any:
+            asked_of = urllib.request.Request(f"http://127.0.0.1:{port}/", headers={holding.HELD: held})
+            with urllib.request.urlopen(asked_of, timeout=SECONDS) as answer:
+                return answer.headers[holding.ENDPOINT]
+
+        wait_for("it listens", lambda: listens(port), SECONDS)
+        told = asking.submit(ask)
+        wait_for("it is woken", lambda: "activation" in cluster.get(models(SERVED, name)).get("status", {}), SECONDS)
+        cluster.create(f"/api/v1/namespaces/{SERVED}/pods", pod)
+        assert told.result() == f"{nodes.address}:8080", log.read_text()[-3000:]
+    cluster.delete(models(SERVED, name))
+    requests = list(asked(audit, ACTIVATOR_ACCOUNT, since))
+    assert refused(requests) == []
+    assert unused(granted(cluster.get(installed.role_of(ACTIVATOR))["rules"]), requests) == set()
+
+
+def listens(port: int) -> bool:
+    """Tell whether somebody takes connections at a port of this machine."""
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
 
 
 def refused(requests: list[Asked]) -> list[Asked]:
