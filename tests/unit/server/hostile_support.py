@@ -5,7 +5,7 @@ import re
 import select
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -314,20 +314,3 @@ def unharmed(target: Target, growth_bytes: int = GROWTH_BYTES) -> Iterator[None]
     log = server.log.read_text()
     assert SECRET not in log
     assert not re.search(r"Traceback|defect| error ", log), log
-
-
-def places(document: Any, path: tuple[Any, ...] = ()) -> Iterable[tuple[Any, ...]]:
-    """The place of every value in a JSON document."""
-    yield path
-    members = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
-    for key, value in members:
-        yield from places(value, (*path, key))
-
-
-def replaced(document: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """The document with another value at a place."""
-    if not path:
-        return value
-    copy = dict(document) if isinstance(document, dict) else list(document)
-    copy[path[0]] = replaced(document[path[0]], path[1:], value)
-    return copy
