@@ -18,10 +18,10 @@ from slipway.core.observation import RouterSeen
 from slipway.core.polled import Outward
 from slipway.judges import Judges
 from slipway.kube.api import Api, ApiError
-from slipway.kube.doubts import Doubts
 from slipway.kube.informer import Informer
 from slipway.kube.kinds import MODEL_DEPLOYMENT, POD, SERVICE, WATCHED
 from slipway.kube.lease import Lease
+from slipway.kube.owner import StaleError
 from slipway.kube.store import Store
 from slipway.logs import current_key
 from slipway.manifests import labels
@@ -31,7 +31,7 @@ from slipway.probe.agreement import Comparers, comparer_pods
 from slipway.probe.synthetic import Synthetic, config_maps
 from slipway.probe.wishes import wishes
 from slipway.queue import WorkQueue
-from slipway.reconciler import GoneError, Reconciler, StaleError
+from slipway.reconciler import Reconciler
 from slipway.routers import addresses, router_key
 from slipway.settings import Settings
 from slipway.sizer import Sizer
@@ -92,7 +92,6 @@ class App:
             Informer(api, self._store, kind, space, labels.SELECTOR, self._notify) for kind in WATCHED for space in spaces
         ]
         self._models = [Informer(api, self._store, MODEL_DEPLOYMENT, space, "", self._notify) for space in spaces]
-        self._doubts = Doubts(self._store, self._models, self._notify)
 
     async def run(self) -> int:
         """Run until SIGTERM (answers 0), until the Lease is lost or a part fails (answers 1: to be started afresh)."""
@@ -153,7 +152,6 @@ class App:
             spaces, identity = self._settings.watch_namespaces, self._settings.identity
             kopf = handlers.run(self._heard, spaces, identity, lambda: process.end_on_signals(self._stop))
             group.create_task(kopf)
-            group.create_task(self._doubts.run())
             group.create_task(self._sweep_for_ever())
             group.create_task(self._show_figures_for_ever())
             for _ in range(self._settings.workers):
@@ -175,15 +173,12 @@ class App:
             started = time.perf_counter()
             failed = True
             try:
-                if not self._doubts.about(*key):
-                    await self._reconciler.reconcile(key)
+                await self._reconciler.reconcile(key)
                 failed = False
-            except GoneError:
-                failed = False  # the event of that is on its way, or nobody tells
-                self._doubts.missed(*key)
             except StaleError as stale:
-                failed = False  # what changed is on its way; this is in case it came before
-                self._queue.add(key, after=_STALE_SECONDS)
+                failed = False
+                for again in (key, router_key(key[0])):  # the event of what changed may say nothing new
+                    self._queue.add(again, after=_STALE_SECONDS)
                 log.debug("%s", stale)
             except ApiError as error:
                 if error.reason == "Forbidden" and "being terminated" in error.message:
@@ -227,8 +222,7 @@ class App:
 
     def _heard(self, event: str | None, obj: dict[str, Any]) -> None:
         """Take kopf's word of a ModelDeployment."""
-        news = self._store.drop(obj) if event == "DELETED" else self._store.put(obj)
-        if self._doubts.heard(obj) or news:
+        if self._store.drop(obj) if event == "DELETED" else self._store.put(obj):
             self._notify(obj)
 
     def _notify(self, obj: dict[str, Any]) -> None:

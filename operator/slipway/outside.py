@@ -7,6 +7,7 @@ from slipway.core.observation import Symptom
 from slipway.core.report import Verdict
 from slipway.kube.converge import Converger
 from slipway.kube.kinds import SERVICE
+from slipway.kube.owner import Owner
 from slipway.kube.store import Store
 from slipway.manifests import children
 from slipway.model import Model
@@ -21,7 +22,9 @@ class Outside:
     hindrance: Symptom | None = None
 
 
-async def open_ways(model: Model, routers: Routers, converger: Converger, store: Store, hindrance: Symptom | None) -> Outside:
+async def open_ways(
+    model: Model, owner: Owner, routers: Routers, converger: Converger, store: Store, hindrance: Symptom | None
+) -> Outside:
     """Apply and delete the HTTPRoute and the Ingress, for the hosts that the routers were told of.
 
     Where the Service is not the model's own (`hindrance` then says so) there must be none: they would lead elsewhere. Where the
@@ -37,7 +40,7 @@ async def open_ways(model: Model, routers: Routers, converger: Converger, store:
     hindrances: dict[str, Symptom | None] = {}
     if model.spec is not None:
         wanted = children.build_outside(model.identity, model.spec, hosts)
-        hindrances = {obj["kind"]: await converger.apply(obj) for obj in wanted}
+        hindrances = {obj["kind"]: await converger.apply(obj, owner) for obj in wanted}
         await converger.delete(children.unwanted_outside(model.identity, wanted, found))
         found = children.Stored.of(store.children(model.namespace, model.name))
     stored = {obj["kind"]: obj for obj in found.outside if children.owns(model.identity, obj)}

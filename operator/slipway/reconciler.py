@@ -19,6 +19,7 @@ from slipway.kube import events
 from slipway.kube.api import Api, ApiError
 from slipway.kube.converge import HINDRANCE_RETRY_SECONDS, Converger
 from slipway.kube.kinds import MODEL_DEPLOYMENT
+from slipway.kube.owner import Owner, StaleError
 from slipway.kube.store import Store
 from slipway.manifests import children
 from slipway.meter.meter import Meter
@@ -82,20 +83,20 @@ class Reconciler:
         if not self._meter.fresh(namespace):
             self._meter.expect(namespace)
             return  # its next scrape, at once, brings the key again: nothing is decided on routers not looked at
-        model = read(obj, self._settings)
+        model, owner = read(obj, self._settings), Owner(self._api, self._store, obj)
         self._sizer.obey(model, self._now())
         decided = {revision: each.replicas for revision, each in self._sizer.decisions(*key).items()}
         model = replace(model, scaling=self._sizer.told(model, self._now()), decided=decided)
         before = load(model.status)
         judged = self._judges.judge(model, before, self._now().timestamp())
 
-        await self._converger.adopt(children.adopted(model.identity, self._store.children(namespace, name)))
+        await self._converger.adopt(children.adopted(model.identity, self._store.children(namespace, name)), owner)
         world = self._observe(model, judged)
         state = rollout.decide(before, world)
-        hindrance = await self._apply(model, state, world) or self._sample_symptom(*key)
-        outside = await open_ways(model, self.routers, self._converger, self._store, hindrance)
+        hindrance = await self._apply(model, owner, state, world) or self._sample_symptom(*key)
+        outside = await open_ways(model, owner, self.routers, self._converger, self._store, hindrance)
         world = self._observe(model, judged)
-        told = await self._write_status(model, state, world, hindrance, outside.verdict)
+        told = await self._write_status(model, owner, state, world, hindrance, outside.verdict)
         moved = (state.weights, state.active, state.step) != (before.weights, before.active, before.step)
         if told and (moved or model.scaling is not None or world.routes.hold):  # what routers let in and hold follows from it
             self._queue.add(router_key(namespace), after=0.02)
@@ -108,11 +109,11 @@ class Reconciler:
         figures = partial(self._meter.figures, model.namespace, seconds=LIVE_SECONDS)
         return observe(model, self._store, routes, figures, judged, self._now())
 
-    async def _apply(self, model: Model, state: State, world: World) -> Symptom | None:
+    async def _apply(self, model: Model, owner: Owner, state: State, world: World) -> Symptom | None:
         """Apply the children that differ. Answer what hinders the first that is hindered."""
         found: Symptom | None = None
         for child in children.build(model.identity, model.spec, state, world, self._stored(model), self._settings):
-            hindrance = await self._converger.apply(child)
+            hindrance = await self._converger.apply(child, owner)
             found = found or hindrance
         return found
 
@@ -123,7 +124,7 @@ class Reconciler:
         )
 
     async def _write_status(
-        self, model: Model, state: State, world: World, hindrance: Symptom | None, exposed: report.Verdict | None
+        self, model: Model, owner: Owner, state: State, world: World, hindrance: Symptom | None, exposed: report.Verdict | None
     ) -> bool:
         """Write status if it changed, and the event of its transition. Answer whether it did."""
         subject = report.Subject(
@@ -148,12 +149,10 @@ class Reconciler:
         try:
             self._store.put(await self._api.apply({**body, "status": wanted}, status=True))
         except ApiError as error:
-            if error.status == 404:
-                raise GoneError from None
-            # Changed meanwhile: the event of that is on its way and brings the key again.
-            if error.status != 409:
+            if error.status not in (404, 409):
                 raise
-            raise StaleError(f"{model.namespace}/{model.name} has changed meanwhile") from None
+            await owner.read()
+            raise StaleError(f"{model.namespace}/{model.name} had changed") from None
         self._written(model.status, status)
         event = transitions.event(model.status, status)
         if event is not None:
@@ -193,11 +192,3 @@ class Reconciler:
 
     def _stored(self, model: Model) -> children.Stored:
         return children.Stored.of(self._store.children(model.namespace, model.name))
-
-
-class StaleError(Exception):
-    """What was decided rests on an old picture: decide anew."""
-
-
-class GoneError(Exception):
-    """There is no such ModelDeployment any more, as it seems."""

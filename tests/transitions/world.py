@@ -5,7 +5,7 @@ waits for somebody's word, somebody gives it.
 """
 
 import copy
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,11 +20,12 @@ from slipway.core.state import State
 from slipway.core.symptoms import pod_ready
 from slipway.kube.api import ApiError
 from slipway.kube.kinds import CONFIG_MAP, DEPLOYMENT, EVENT, MODEL_DEPLOYMENT, POD, Kind, kind_of
+from slipway.kube.owner import StaleError
 from slipway.kube.store import Store
 from slipway.manifests import labels, router
 from slipway.model import Model
 from slipway.queue import Key
-from slipway.reconciler import GoneError, Reconciler, StaleError
+from slipway.reconciler import Reconciler
 from slipway.routers import router_key, router_pods
 from slipway.settings import Settings
 from slipway.sizer import Sizer
@@ -52,6 +53,12 @@ class Server:
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object | None:
         return self.objects.get((kind, name))
+
+    async def list(
+        self, kind: Kind, namespace: str | None = None, selector: str = "", fields: str = ""
+    ) -> AsyncIterator[tuple[list[Object], str]]:
+        found = self.objects.get((kind, fields.removeprefix("metadata.name=")))
+        yield [copy.deepcopy(found)] if found is not None else [], str(self.version)
 
     async def apply(self, obj: Object, *, create: bool = False, status: bool = False) -> Object:
         key = kind_of(obj), obj["metadata"]["name"]
@@ -197,7 +204,7 @@ class World:
         for key in self.queue.take():
             try:
                 _run(self.reconciler.reconcile(key))
-            except (GoneError, StaleError):
+            except StaleError:
                 self.queue.add(key)
         self._run_pods()
         before, after = self.meter.look()

@@ -1,18 +1,26 @@
 """Children that a backup restored without their owner become children again; what is another's, or nobody's, does not."""
 
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 
 from slipway.kube.api import ApiError
 from slipway.kube.converge import Converger
 from slipway.kube.diff import mark
+from slipway.kube.kinds import MODEL_DEPLOYMENT
+from slipway.kube.owner import Owner
 from slipway.kube.store import Store
 from slipway.manifests import children, labels, model
 from slipway.model import Identity
 
 Object = dict[str, Any]
 OWNER = Identity("m", "ns", "new")
+OBJECT = {
+    "apiVersion": MODEL_DEPLOYMENT.api_version,
+    "kind": MODEL_DEPLOYMENT.kind,
+    "metadata": {"name": "m", "namespace": "ns", "uid": "new", "resourceVersion": "6"},
+}
 
 
 def child(*, owner: str | None = None, applied: bool = True) -> Object:
@@ -44,6 +52,9 @@ class Answering:
     def __init__(self, error: ApiError | None = None) -> None:
         self.error, self.managers = error, list[str]()
 
+    async def list(self, *_: object, **__: object) -> AsyncIterator[tuple[list[Object], str]]:
+        yield [OBJECT], "9"
+
     async def apply(self, obj: Object, *, manager: str) -> Object:
         self.managers.append(manager)
         if self.error is not None:
@@ -59,8 +70,8 @@ def store_of(obj: Object) -> Store:
 
 
 async def adopt(answering: Answering, store: Store) -> None:
-    api: Any = answering
-    await Converger(api, store).adopt(children.adopted(OWNER, store.children("ns", "m")))
+    api, owner = cast("Any", answering), Owner(cast("Any", answering), store, OBJECT)
+    await Converger(api, store).adopt(children.adopted(OWNER, store.children("ns", "m")), owner)
 
 
 async def test_it_is_a_child_at_once_and_only_its_owner_is_applied_by_that_manager() -> None:

@@ -8,6 +8,7 @@ from slipway.core.symptoms import short
 from slipway.kube.api import FIELD_MANAGER, Api, ApiError
 from slipway.kube.diff import covers, mark
 from slipway.kube.kinds import CONFIG_MAP, kind_of
+from slipway.kube.owner import Owner
 from slipway.kube.store import Store
 from slipway.manifests.labels import MANAGED_BY
 
@@ -27,15 +28,18 @@ class Converger:
         # the alternative is to apply for ever.
         self._accepted: dict[str, tuple[str, int]] = {}
 
-    async def apply(self, wanted: Object) -> Symptom | None:
+    async def apply(self, wanted: Object, owner: Owner | None = None) -> Symptom | None:
         """Apply one object if it differs. Answer what hinders it, where somebody else must act.
 
-        An object of that name that is not ours is untouched. An object that the API server refuses stays as it was.
+        An object of that name that is not ours is untouched. An object that the API server refuses stays as it was. Raises
+        StaleError where it is to be made and its owner is not there as we have it.
         """
         wanted = mark(wanted)
         metadata = wanted["metadata"]
         kind = kind_of(wanted)
         stored = self._store.get(kind, metadata["namespace"], metadata["name"])
+        if stored is None and owner is not None:
+            await owner.confirm()
         try:
             if stored is None:
                 applied = await self._api.apply(wanted, create=True)
@@ -64,9 +68,13 @@ class Converger:
             self._accepted[applied["metadata"]["uid"]] = _fingerprint(applied)
         return None
 
-    async def adopt(self, owned: Iterable[Object]) -> None:
-        """Apply owners to objects that have none. What went meanwhile is left, and what is refused: it stays a clash."""
+    async def adopt(self, owned: Iterable[Object], owner: Owner) -> None:
+        """Apply owners to objects that have none. What went meanwhile is left, and what is refused: it stays a clash.
+
+        Raises StaleError where the owner is not there as we have it: the garbage collector would take what we gave it.
+        """
         for obj in owned:
+            await owner.confirm()
             try:
                 self._store.put(await self._api.apply(obj, manager=_ADOPTER))
             except ApiError as error:
