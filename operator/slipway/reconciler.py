@@ -98,7 +98,7 @@ class Reconciler:
         world = self._observe(model, judged)
         told = await self._write_status(model, owner, state, world, hindrance, outside.verdict)
         moved = (state.weights, state.active, state.step) != (before.weights, before.active, before.step)
-        if told and (moved or model.scaling is not None or world.routes.hold):  # what routers let in and hold follows from it
+        if (told and (moved or model.scaling is not None)) or world.routes.hold:  # what routers let in and hold follows from it
             self._queue.add(router_key(namespace), after=0.02)
         await self._delete_unwanted(model, state)
 

@@ -254,10 +254,10 @@ class Routers:
 
         What was ready a moment ago may be on its way out.
         """
-        held, stable, key = before is not None and before.wanted.hold, model.status.stable, (model.namespace, model.name)
+        held, key = before is not None and before.wanted.hold, (model.namespace, model.name)
         if model.spec is None:
             return held
-        if model.spec.scaling.min > 0 and held and (stable is None or stable.ready):
+        if model.spec.scaling.min > 0 and held and self._has_pod(model):
             since = self._awake.setdefault(key, self._now())
             if (self._now() - since).total_seconds() >= AWAKE_SECONDS:
                 del self._awake[key]
@@ -266,6 +266,16 @@ class Routers:
             return True
         self._awake.pop(key, None)
         return held or model.spec.scaling.min == 0
+
+    def _has_pod(self, model: Model) -> bool:
+        """Tell whether stable is asked to have pods, and has one. Status may tell of one that went while nobody led."""
+        if model.status.stable is None:
+            return True
+        revision = model.status.stable.revision
+        deployment = self._store.get(DEPLOYMENT, model.namespace, revision)
+        pods = self._store.children(model.namespace, model.name, POD)
+        ready = any(pod["metadata"]["labels"].get(labels.REVISION_LABEL) == revision and pod_ready(pod) for pod in pods)
+        return deployment is not None and deployment["spec"]["replicas"] > 0 and ready
 
     @staticmethod
     def _steering(model: Model, state: State, before: Route | None) -> Steering:

@@ -26,7 +26,7 @@ QUICKER: tuple[tuple[str, str, Any], ...] = (
     ("slipway.core.rollout", "IDLE_SECONDS", 0.5),
     ("slipway.core.rollout", "JUDGE_SECONDS", 0.3),
     ("slipway.reconciler", "FIGURES_DELAY", timedelta(seconds=0.2)),
-    ("slipway.routers", "AWAKE_SECONDS", 0.5),
+    ("slipway.routers", "AWAKE_SECONDS", 1.5),
     ("slipway.meter.meter", "STEADY_SECONDS", 0.5),
     ("slipway.meter.meter", "ROLLOUT_SECONDS", 0.25),
     ("slipway.meter.pods", "_TIMEOUT", aiohttp.ClientTimeout(total=20.0)),
