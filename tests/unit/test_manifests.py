@@ -228,6 +228,15 @@ def test_the_deployment_is_built_from_the_kept_revision_alone() -> None:
     assert [obj["kind"] for obj in built].count("PodDisruptionBudget") == 1
 
 
+@pytest.mark.parametrize("gateway", [True, False])
+def test_a_spec_that_cannot_be_read_leaves_the_service_as_it_was(gateway: bool) -> None:
+    """Though no HTTPRoute is there: the cluster may not know the kind, or the hosts are another's."""
+    before = model.build_service("m", "ns", "m", "uid", h2c=gateway)
+    world = type("World", (), {"target": None, "replicas": 1, "plan": IMMEDIATE})()
+    built = children.build(Identity("m", "ns", "uid"), None, State(), world, children.Stored({}, (before,)), SETTINGS)
+    assert next(iter(built)) == before
+
+
 def test_the_oldest_revisions_go_and_only_our_own() -> None:
     owner = Identity("m", "ns", "uid")
     wanted = target("m", spec())

@@ -49,7 +49,7 @@ def build(owner: Owner, spec: Spec | None, state: State, world: World, stored: S
     and that the spec does not describe keeps the pods that it has.
     """
     name, namespace, uid = owner.name, owner.namespace, owner.uid
-    yield model.build_service(name, namespace, name, uid, h2c="HTTPRoute" in outside_kinds(spec, stored))
+    yield model.build_service(name, namespace, name, uid, h2c=_takes_h2c(name, spec, stored))
     stable = stored.revisions.get(state.stable.revision) if state.stable is not None else None
     port: int | None = stable["data"]["port"] if stable is not None else None
     yield from trying.build(owner, spec, state, world.plan, port, settings)
@@ -73,6 +73,14 @@ def build(owner: Owner, spec: Spec | None, state: State, world: World, stored: S
     budget = model.build_disruption_budget(name, namespace, uid, world.replicas)
     if budget is not None:
         yield budget
+
+
+def _takes_h2c(name: str, spec: Spec | None, stored: Stored) -> bool:
+    """Tell whether the Service has the port for a Gateway; where the spec cannot be read, it is as it was."""
+    if spec is not None:
+        return spec.routing.gateway is not None
+    services = (obj for obj in stored.others if (obj["kind"], obj["metadata"]["name"]) == ("Service", name))
+    return any(port["port"] == model.H2C_PORT for service in services for port in service["spec"]["ports"])
 
 
 def _described(name: str, spec: Spec | None, revision: str) -> Spec | None:
