@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import random
 import shutil
 import signal
 import sys
@@ -82,6 +83,7 @@ async def main(options: argparse.Namespace) -> int:
             path.parent.mkdir(parents=True, exist_ok=True)
         left = [case for case in chosen if str(case) not in book.results]
         if not options.sample and not options.fault:
+            random.Random(options.seed).shuffle(left)  # noqa: S311 - the same order each time
             left.sort(key=lambda case: FAMILIES.index(case.family))
         print(f"{len(left)} cases left of {_counted(chosen)}", flush=True)
         async for result, history in campaign.results(left):

@@ -106,6 +106,8 @@ class Kubelet:
         pod.ready = pod.serving = True
         self._pods.changed(pod)
         await self._status(pod, pod.uid, ready=True)
+        if pod.uid in self._routers:
+            self._routers[pod.uid].tell()
 
     async def _status(self, pod: Truth, uid: str, *, ready: bool, crashed: bool = False) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -8,6 +8,7 @@ from tests.faults.history import History, Object
 
 from slipway.manifests import labels, router
 
+_FIGURES = {"requestsPerSecond", "p95", "errorRate", "measuredAt"}
 OWNED = ("Deployment", "Service", "ControllerRevision", "ConfigMap", "ServiceAccount", "PodDisruptionBudget", "Job")
 
 
@@ -62,7 +63,7 @@ def compare(wanted: tuple[dict[str, Any], Counter[str]], found: tuple[dict[str, 
     for name in sorted(wanted[0].keys() | found[0].keys()):
         want, have = wanted[0].get(name), found[0].get(name)
         if want != have:
-            said.append(f"end_state: {name} is {_difference(want, have)}")
+            said.append(f"end_state: {name} is {difference(want, have)}")
     for name in sorted(wanted[1].keys() | found[1].keys()):
         want, have = wanted[1][name], found[1][name]
         event = name.startswith("event ")
@@ -71,14 +72,15 @@ def compare(wanted: tuple[dict[str, Any], Counter[str]], found: tuple[dict[str, 
     return said
 
 
-def _difference(want: Any, have: Any, path: str = "") -> str:
+def difference(want: Any, have: Any, path: str = "") -> str:
+    """Answer what is other than wanted, and what was wanted."""
     if isinstance(want, dict) and isinstance(have, dict):
         return "; ".join(
-            _difference(want.get(key), have.get(key), f"{path}.{key}")
+            difference(want.get(key), have.get(key), f"{path}.{key}")
             for key in sorted(want.keys() | have.keys())
             if want.get(key) != have.get(key)
         )
-    return f"{path or 'it'}: {json.dumps(have)[:300]}, {json.dumps(want)[:300]} without faults"
+    return f"{path or 'it'}: {json.dumps(have)[:300]}, not {json.dumps(want)[:300]}"
 
 
 def _status(status: Object) -> Object:
@@ -90,6 +92,16 @@ def _status(status: Object) -> Object:
     rest = {key: status.get(key) for key in ("observedGeneration", "phase", "draining", "selector", "replicas")}
     pinned = (status.get("pinned") or {}).get("revision")
     return {**rest, **roles, "conditions": conditions, "rollout": kept, "history": history, "pinned": pinned}
+
+
+def only_figures(before: Object, after: Object) -> bool:
+    """Tell whether two statuses differ in what callers got, and in nothing else: that is measured anew while anybody asks."""
+    return before != after and _unmeasured(before) == _unmeasured(after)
+
+
+def _unmeasured(status: Object) -> Object:
+    roles = {name: status[name] for name in ("stable", "candidate") if name in status}
+    return {**status, **{name: {key: role[key] for key in role.keys() - _FIGURES} for name, role in roles.items()}}
 
 
 def _told(found: dict[str, Object]) -> bool:

@@ -101,6 +101,11 @@ class Router:
             for route in host["routes"]:
                 policies = route.get("route", {}).get("request_mirror_policies", ())
                 self.copies |= {policy["cluster"] for policy in policies}
+        if self._last.router:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell what it does, if that is news; from when it is ready, and callers may come."""
         look = Look(time.monotonic(), self.pod.name, self.weights)
         if look.weights != self._last.weights or not self._last.router:
             self._last = look

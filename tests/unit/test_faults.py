@@ -254,7 +254,7 @@ def test_the_oracle_tells_other_ends_and_counts() -> None:
     assert oracle.compare((end, made), (end, made)) == []
     assert oracle.compare((end, made), (end, Counter({"made Service/m": 1}))) == [], "an event may be lost with who dies"
     (said,) = oracle.compare((end, made), ({"Service/m": {"spec": {"x": 2}}}, made))
-    assert said == "end_state: Service/m is .spec.x: 2, 1 without faults"
+    assert said == "end_state: Service/m is .spec.x: 2, not 1"
     (said,) = oracle.compare((end, made), (end, made + Counter({"made Service/m": 1})))
     assert said == "counts: made Service/m 2 times, 1 without faults"
 
@@ -309,3 +309,17 @@ def test_a_backup_keeps_no_status_no_uid_and_an_owner_only_where_that_is_asked_f
     assert [each["kind"] for each in kept] == ["ConfigMap", "Deployment", "ModelDeployment"]
     assert not any({"status"} & each.keys() or {"uid", "ownerReferences"} & each["metadata"].keys() for each in kept)
     assert backup.take(found, owners=True)[1]["metadata"]["ownerReferences"] == OWNER
+
+
+@pytest.mark.parametrize(
+    ("after", "only"),
+    [
+        ({"stable": {"weight": 100, "p95": "6ms", "measuredAt": "y"}}, True),
+        ({"stable": {"weight": 100, "p95": "5ms"}}, False),
+        ({"stable": {"weight": 90, "p95": "6ms"}}, False),
+        ({"stable": {"weight": 100, "p95": "6ms"}, "phase": "Ready"}, False),
+    ],
+    ids=["measured anew", "nothing", "another weight", "another phase"],
+)
+def test_figures_alone_may_be_told_in_a_world_at_rest(after: dict[str, Any], only: bool) -> None:
+    assert oracle.only_figures({"stable": {"weight": 100, "p95": "5ms"}}, after) == only
