@@ -76,7 +76,8 @@ class Transitions(Run):
         await self.quiet(_QUIET_SECONDS)
 
     async def _promote(self) -> None:
-        request = {"verb": "Promote", "full": True, "at": datetime.now(UTC).isoformat(), "by": "somebody"}
+        chosen = self.status["candidate"]["revision"]  # of several one must be named
+        request = {"verb": "Promote", "full": True, "revision": chosen, "at": datetime.now(UTC).isoformat(), "by": "somebody"}
         await self._client.merge(f"{self.path}/status", {"status": {"request": request}})
 
     def _is_alone(self) -> bool:

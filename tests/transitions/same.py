@@ -3,7 +3,8 @@
 Not compared is what tells of the way there rather than of the state, or was measured:
 - what the API server gives (uids, versions, times, cluster addresses), the history, the order of revisions, what a user asked;
 - the ControllerRevisions of what served before: there may be as many as the spec lets there be;
-- the figures of what callers got; the replicas of an objective, and the budget of disruptions that follows from their number.
+- the figures of what callers got; the replicas of an objective, and what follows from their number: the budget of disruptions,
+  and how many requests routers let in.
 """
 
 import json
@@ -69,17 +70,18 @@ def _child(obj: Object, *, sized: bool) -> Object:
     if obj["kind"] == "Service" and obj["spec"].get("clusterIP") != "None":
         obj["spec"] = {name: held for name, held in obj["spec"].items() if not name.startswith("clusterIP")}
     if obj["kind"] == "ConfigMap":
-        obj["data"] = {name: _unversioned(json.loads(text)) for name, text in obj["data"].items()}
+        obj["data"] = {name: _lasting(json.loads(text), sized=sized) for name, text in obj["data"].items()}
     if sized and obj["kind"] == "Deployment" and REVISION_LABEL in metadata["labels"]:
         obj["spec"]["replicas"] = "as measured"
     return obj
 
 
-def _unversioned(config: Any) -> Any:
-    """Answer a router's file without the versions by which it is told from the one before."""
+def _lasting(config: Any, *, sized: bool) -> Any:
+    """Answer a router's file without the versions by which it is told from the one before; `sized`: without limits either."""
     if isinstance(config, dict):
-        return {key: _unversioned(held) for key, held in config.items() if key not in ("version_info", "version", "known")}
-    return [_unversioned(each) for each in config] if isinstance(config, list) else config
+        left = {"version_info", "version", "known", *(("limits", "layer") if sized else ())}
+        return {key: _lasting(held, sized=sized) for key, held in config.items() if key not in left}
+    return [_lasting(each, sized=sized) for each in config] if isinstance(config, list) else config
 
 
 def differences(found: Any, wanted: Any, place: str = "") -> list[str]:

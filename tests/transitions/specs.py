@@ -128,9 +128,17 @@ def is_taken(spec: Spec) -> bool:
 def tidy(spec: Spec) -> Spec:
     """Answer the spec with what its fields ask of each other."""
     spec = copy.deepcopy(spec)
-    for section in (_tidy_model, _tidy_server, _tidy_scaling, _tidy_rollout, _tidy_routing):
+    for section in (_tidy_model, _tidy_server, _tidy_scaling, _tidy_rollout, _tidy_arms, _tidy_routing):
         section(spec)
-    return spec
+    return _without_empty(spec)
+
+
+def _without_empty(value: Any) -> Any:
+    """Answer the spec without empty parts: of one that is emptied server-side apply makes null, which the API server refuses."""
+    if not isinstance(value, dict):
+        return value
+    kept = {name: held if name == "emptyDir" else _without_empty(held) for name, held in value.items()}
+    return {name: held for name, held in kept.items() if held != {} or name == "emptyDir"}
 
 
 def _drop(where: dict[str, Any], *names: str) -> None:
@@ -217,6 +225,20 @@ def _tidy_ab_test(ab_test: dict[str, Any]) -> None:
         ab_test["measure"] = "Metric"
     elif ab_test.get("measure") == "Metric":
         _drop(ab_test, "measure")
+
+
+def _tidy_arms(spec: Spec) -> None:
+    rollout = spec.get("rollout", {})
+    test = rollout.get("abTest", {})
+    if "arms" not in test:
+        return
+    test["weight"] = 20
+    for number, arm in enumerate(test["arms"]):  # each is another one, of one server
+        arm["weight"], model = 10, arm["model"]
+        model |= {"format": spec["model"]["format"], "version": f"arm-{number}"}
+        _tidy_model({"model": model})
+    if "checks" in rollout:
+        rollout["checks"] = [check for check in rollout["checks"] if not check.keys() & {"agreement", "job"}]
 
 
 def _tidy_checks(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
