@@ -46,7 +46,8 @@ def test_served_and_scored(tmp_path: Path, trained: Path, name: str, low: float,
         assert low < float(found[1]) < high
     done = score(server.port, trained)
     assert done.returncode == 1
-    assert "requests 600, failed 600\n  600 x ConnectionRefusedError" in done.stdout
+    # The first of them may meet what the kernel still holds of the server.
+    assert re.search(r"requests 600, failed 600\n  \d+ x ConnectionRefusedError", done.stdout), done.stdout
 
 
 def test_goes_on_until_told(tmp_path: Path, trained: Path) -> None:
