@@ -38,7 +38,7 @@ def observe(
             continue
         ready = sum(pod_ready(pod) for pod in pods[name])
         revisions[name] = RevisionSeen(
-            deployment["spec"]["replicas"], ready, diagnose(pods[name], deployment), stage(pods[name], now), figures(name)
+            deployment["spec"]["replicas"], ready, diagnose(pods[name], deployment, now), stage(pods[name], now), figures(name)
         )
     known = {
         obj["metadata"]["name"]: Target(

@@ -88,7 +88,7 @@ class Routers:
         deployment = self._store.get(DEPLOYMENT, namespace, router.NAME)
         if seen.ready or deployment is None:
             return seen
-        return replace(seen, symptom=diagnose(router_pods(self._store, namespace), deployment))
+        return replace(seen, symptom=diagnose(router_pods(self._store, namespace), deployment, self._now()))
 
     def hosts(self, model: Model) -> tuple[tuple[str, ...], Symptom | None]:
         """Answer the host names asked for that the routers were told of, and why one was refused."""

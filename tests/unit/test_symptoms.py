@@ -21,6 +21,7 @@ def container(name: str = "server", *, last: dict[str, Any] | None = None, **sta
 BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}}
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes: cpu"}
 LATER, EARLIER = "2026-01-01T00:01:00Z", "2026-01-01T00:00:00Z"
+NOW = to_datetime("2026-01-01T00:02:00Z")
 
 TABLE: list[tuple[str, dict[str, Any], tuple[str, str] | None]] = [
     ("starting", pod(container(waiting={"reason": "ContainerCreating"})), None),
@@ -105,19 +106,27 @@ TABLE: list[tuple[str, dict[str, Any], tuple[str, str] | None]] = [
         ),
         ("NotReady", "container server runs but its readiness probe fails"),
     ),
+    (
+        "a kubelet took back for a moment that it is ready",
+        pod(
+            {**container(running={"startedAt": EARLIER}), "started": True, "ready": False},
+            conditions=[{"type": "Ready", "status": "False", "lastTransitionTime": "2026-01-01T00:01:56Z"}],
+        ),
+        None,
+    ),
     ("a pod that leaves is not asked", pod(conditions=[UNSCHEDULABLE], deleted=True), None),
 ]
 
 
 @pytest.mark.parametrize(("seen", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_table(seen: dict[str, Any], expected: tuple[str, str] | None) -> None:
-    found = diagnose([seen], {})
+    found = diagnose([seen], {}, NOW)
     assert (found and (found.reason, found.message)) == expected
 
 
 def test_pods_that_cannot_be_made_are_the_deployments_symptom() -> None:
     condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: q"}
-    found = diagnose([], {"status": {"conditions": [condition]}})
+    found = diagnose([], {"status": {"conditions": [condition]}}, NOW)
     assert found is not None
     assert (found.reason, found.message) == (
         "QuotaExceeded",
@@ -126,13 +135,12 @@ def test_pods_that_cannot_be_made_are_the_deployments_symptom() -> None:
 
 
 def test_messages_are_short_and_on_one_line() -> None:
-    found = diagnose([pod(conditions=[{**UNSCHEDULABLE, "message": "a\nb " * 1000}])], {})
+    found = diagnose([pod(conditions=[{**UNSCHEDULABLE, "message": "a\nb " * 1000}])], {}, NOW)
     assert found is not None
     assert len(found.message) <= 512
     assert "\n" not in found.message
 
 
-NOW = to_datetime("2026-01-01T00:02:00Z")
 JUST = "2026-01-01T00:01:58Z"
 FETCHED = {"exitCode": 0, "finishedAt": LATER, "message": "Fetched: 12 bytes in 0.1 s, sha256 ab"}
 STAGES: list[tuple[str, dict[str, Any], tuple[str, str] | None]] = [

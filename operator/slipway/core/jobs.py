@@ -7,7 +7,7 @@ from typing import Any
 
 from slipway.api.status import RolloutStatus
 from slipway.core.polled import NO_ANSWERS, Answer, Answers, Outcome, Polled, Task, phrase, round_of
-from slipway.core.symptoms import diagnose
+from slipway.core.symptoms import first_symptom
 
 _NAME_MAX = 63
 Object = Mapping[str, Any]
@@ -32,7 +32,7 @@ def job_answers(job: Object | None, pods: Iterable[Object] = ()) -> Answers:
     if "Complete" in held:
         return NO_ANSWERS.add(Answer(Outcome.GOOD))
     if "Failed" not in held:
-        trouble = diagnose([pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"], {})
+        trouble = first_symptom(pod for pod in pods if pod.get("status", {}).get("phase") == "Pending")
         return NO_ANSWERS.add(Answer(Outcome.NONE, phrase(trouble.message))) if trouble else NO_ANSWERS
     failed = held["Failed"]
     if failed.get("reason") == "DeadlineExceeded":

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from slipway.core.clock import to_datetime
@@ -14,7 +15,7 @@ Container = Mapping[str, Any]
 # What the server's image writes as its termination message: "Reason: a sentence that says what, where and the cure".
 _TERMINATION = re.compile(r"^([A-Z][A-Za-z]{1,63}): (.+)", re.DOTALL)
 _MESSAGE_MAX = 512
-STAGE_SECONDS = 5.0
+PATIENCE_SECONDS = 5.0  # what may pass by itself is told once it has lasted so long
 _PULL_REASONS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 
@@ -78,42 +79,41 @@ def ended(pod: Pod) -> Symptom | None:
     return None
 
 
-def not_ready(pod: Pod) -> Symptom | None:
-    """The server was ready and is so no more. One that never was is still starting."""
+def not_ready(pod: Pod, now: datetime) -> Symptom | None:
+    """The server was ready and is so no more. One that never was is still starting.
+
+    Only what lasts PATIENCE_SECONDS is told: where a probe's answer crosses a sync, a kubelet takes back for a moment that a
+    container is ready (kubernetes/kubernetes#103717).
+    """
     condition = next((found for found in pod.get("status", {}).get("conditions", ()) if found["type"] == "Ready"), None)
     if condition is None or condition["status"] == "True":
         return None
     for container in pod.get("status", {}).get("containerStatuses", ()):
         running = container.get("state", {}).get("running")
         # RFC 3339 in UTC and whole seconds: later times are larger strings.
-        if running and container.get("started") and condition.get("lastTransitionTime", "") > running.get("startedAt", ""):
+        since = condition.get("lastTransitionTime", "")
+        if running and container.get("started") and since > running.get("startedAt", "") and _lasts(since, now):
             return Symptom("NotReady", f"container {container['name']} runs but its readiness probe fails")
     return None
 
 
 # The first that applies is told: what keeps the later ones from happening comes first.
-CHECKS: tuple[Callable[[Pod], Symptom | None], ...] = (
-    unschedulable,
-    evicted,
-    image_not_pulled,
-    not_configured,
-    ended,
-    not_ready,
-)
+Check = Callable[[Pod], Symptom | None]
+CHECKS: tuple[Check, ...] = (unschedulable, evicted, image_not_pulled, not_configured, ended)
 
 
-def diagnose(pods: Iterable[Pod], deployment: Mapping[str, Any]) -> Symptom | None:
-    """Answer the first symptom of the revision's pods, those that leave anyway not asked; else the Deployment's own.
+def diagnose(pods: Iterable[Pod], deployment: Mapping[str, Any], now: datetime) -> Symptom | None:
+    """Answer the first symptom of the revision's pods, else the Deployment's own.
 
     The Deployment's condition ReplicaFailure says why pods cannot even be created: a quota, an admission rule.
     """
+    return first_symptom(pods, (*CHECKS, partial(not_ready, now=now))) or not_created(deployment)
+
+
+def first_symptom(pods: Iterable[Pod], checks: Iterable[Check] = CHECKS) -> Symptom | None:
+    """Answer the first symptom of the pods, those that leave anyway not asked."""
     staying = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
-    for check in CHECKS:
-        for pod in staying:
-            symptom = check(pod)
-            if symptom is not None:
-                return symptom
-    return not_created(deployment)
+    return next((symptom for check in checks for pod in staying if (symptom := check(pod)) is not None), None)
 
 
 def not_created(deployment: Mapping[str, Any]) -> Symptom | None:
@@ -139,7 +139,7 @@ def not_coming(pods: Iterable[Pod], deployment: Mapping[str, Any]) -> Symptom | 
 def stage(pods: Iterable[Pod], now: datetime) -> Symptom | None:
     """Answer what takes the first slow pod its time: FetchingModel, or LoadingModel with what was fetched.
 
-    Only what lasts STAGE_SECONDS is told: most models are there sooner, and nobody need read of it.
+    Only what lasts PATIENCE_SECONDS is told: most models are there sooner, and nobody need read of it.
     """
     for pod in pods:
         fetch = next((each for each in pod.get("status", {}).get("initContainerStatuses", ()) if each["name"] == "fetch"), None)
@@ -159,7 +159,7 @@ def stage(pods: Iterable[Pod], now: datetime) -> Symptom | None:
 
 
 def _lasts(since: str | None, now: datetime) -> bool:
-    return since is not None and (now - to_datetime(since)).total_seconds() >= STAGE_SECONDS
+    return since is not None and (now - to_datetime(since)).total_seconds() >= PATIENCE_SECONDS
 
 
 def pod_ready(pod: Pod) -> bool:
