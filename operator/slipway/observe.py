@@ -10,7 +10,7 @@ from slipway.core.observation import RevisionSeen, RoutesSeen
 from slipway.core.plan import Judged
 from slipway.core.revision import Target
 from slipway.core.state import World
-from slipway.core.symptoms import diagnose, pod_ready, stage
+from slipway.core.symptoms import diagnose, leaving, pod_ready, stage
 from slipway.kube.kinds import CONTROLLER_REVISION, DEPLOYMENT, POD
 from slipway.kube.store import Store
 from slipway.manifests.labels import REVISION_LABEL
@@ -36,9 +36,14 @@ def observe(
             continue  # a comparer's
         if deployment["metadata"].get("deletionTimestamp") or not _owned(deployment, model):
             continue
-        ready = sum(pod_ready(pod) for pod in pods[name])
+        ready = [pod for pod in pods[name] if pod_ready(pod)]
         revisions[name] = RevisionSeen(
-            deployment["spec"]["replicas"], ready, diagnose(pods[name], deployment, now), stage(pods[name], now), figures(name)
+            deployment["spec"]["replicas"],
+            len(ready),
+            diagnose(pods[name], deployment, now),
+            stage(pods[name], now),
+            figures(name),
+            leaving(ready, deployment, now),
         )
     known = {
         obj["metadata"]["name"]: Target(

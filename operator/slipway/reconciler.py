@@ -180,7 +180,7 @@ class Reconciler:
         if hindrance is not None:
             delay = min(delay or HINDRANCE_RETRY_SECONDS, HINDRANCE_RETRY_SECONDS)
         tried = {each.revision for each in state.candidates}
-        lacking = any(seen.ready < seen.replicas and seen.symptom is None for seen in map(world.seen, state.weights))
+        lacking = any(seen.staying < seen.replicas and seen.symptom is None for seen in map(world.seen, state.weights))
         if lacking or (state.active and not world.routes.ready and world.routes.symptom is None):
             delay = min(delay or PATIENCE_SECONDS, PATIENCE_SECONDS)  # to tell what takes so long
         if delay is not None:

@@ -136,13 +136,19 @@ async def abort(run: Run) -> None:
 
 @_scenario
 async def rollback(run: Run) -> None:
-    """Somebody rolls back to the version before."""
+    """Somebody rolls back to the version before, whose Deployment is gone and whose pods still are there."""
     await _serve(run)
-    second = spec(2)
-    await run.ready(await run.apply(second))
     stable = run.revision(spec(1))
-    await run.revision_gone(stable)
-    await run.ask("Rollback")
+    async with run.pods_kept(stable):
+        await run.ready(await run.apply(spec(2)))
+        await run.revision_gone(stable)
+        await run.ask("Rollback")
+        await run.until(
+            lambda status: (
+                bool((status.get("rollout") or {}).get("step")) or (status.get("stable") or {}).get("revision") == stable
+            ),
+            "it gets requests",
+        )
     await run.until(
         lambda status: (
             (status.get("stable") or {}).get("revision") == stable and not status.get("draining") and "candidate" not in status

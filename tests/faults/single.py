@@ -7,8 +7,8 @@ import secrets
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -214,6 +214,19 @@ class Run:
         label = {"metadata": {"labels": {"theirs": "kept"}}}
         await self._client.merge(f"/apis/apps/v1/namespaces/{self.namespace}/deployments/{name}", label)
         self.history.foreign[f"Deployment/{name}"] = label
+
+    @asynccontextmanager
+    async def pods_kept(self, revision: str) -> AsyncIterator[None]:
+        """Have the garbage collector leave the pods of a revision, until this ends."""
+        path = f"/apis/apps/v1/namespaces/{self.namespace}/replicasets"
+        kept = await self._client.items(path, f"{labels.REVISION_LABEL}={revision}")
+        for obj in kept:
+            await self._client.merge(f"{path}/{obj['metadata']['name']}", {"metadata": {"finalizers": ["theirs.example/kept"]}})
+        try:
+            yield
+        finally:
+            for obj in kept:
+                await self._client.merge(f"{path}/{obj['metadata']['name']}", {"metadata": {"finalizers": None}})
 
     def asked(self, *, again: bool) -> None:
         """Have callers ask no more, or again."""

@@ -42,6 +42,7 @@ def seen(
 
 
 BEFORE = {"m-a": 100}
+LEFT_BEHIND = {"m-a": RevisionSeen(1, 1), "m-b": RevisionSeen(1, 1, leaving=1)}
 FIVE, FIFTY, ALL = {"m-a": 95, "m-b": 5}, {"m-a": 50, "m-b": 50}, {"m-b": 100}
 NEW = replace(at(0, None), rollout=RolloutStatus(revision=B.revision, since=stamp(NOW)))
 
@@ -51,6 +52,12 @@ TAKEN = Plan((Step(50, 60, judged=True), Step(100)))
 LARGER = Plan((Step(20, 10, judged=True), Step(100)))
 SMALLER = Plan((Step(1), Step(10, 10, judged=True), Step(100)))
 WHOLE = Plan((Step(50, 60, judged=True), Step(100, 60, judged=True)))
+
+
+def by_hand(weight: int) -> State:
+    """Answer a canary of B for which somebody asked for so much before it was ready."""
+    assert NEW.rollout is not None
+    return replace(NEW, rollout=NEW.rollout.model_copy(update={"weight_set": weight}))
 
 
 def held(live_for: float) -> State:
@@ -64,6 +71,8 @@ def held(live_for: float) -> State:
 TABLE: list[tuple[str, State, World, tuple[Target, Target | None, int, int, str | None]]] = [
     ("ready: the first step's weight, whatever the verdict", NEW, seen(BEFORE, WAIT), (A, B, 5, 1, None)),
     ("not ready: none", NEW, seen(BEFORE, b=0), (A, B, 0, 0, None)),
+    ("ready pods of an earlier Deployment: none", NEW, replace(seen(BEFORE), revisions=LEFT_BEHIND), (A, B, 0, 0, None)),
+    ("nor a weight by hand", by_hand(50), replace(seen(BEFORE), revisions=LEFT_BEHIND), (A, B, 0, 0, None)),
     ("a router does not see it: none", NEW, seen(routes(BEFORE, router({"m-a": 1}))), (A, B, 0, 0, None)),
     ("not ready by the deadline: withdrawn", at(0, None), seen(BEFORE, b=0), (A, None, 0, 0, "ProgressDeadlineExceeded")),
     ("weight not live: the step has not begun", at(1, None), seen(routes(FIVE, settled=False)), (A, B, 5, 1, None)),

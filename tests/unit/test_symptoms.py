@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from slipway.core.clock import to_datetime
-from slipway.core.symptoms import diagnose, stage
+from slipway.core.symptoms import diagnose, leaving, stage
 
 
 def pod(*containers: dict[str, Any], init: bool = False, deleted: bool = False, **status: Any) -> dict[str, Any]:
@@ -169,3 +169,17 @@ STAGES: list[tuple[str, dict[str, Any], tuple[str, str] | None]] = [
 def test_what_takes_a_pod_its_time(seen: dict[str, Any], told: tuple[str, str] | None) -> None:
     found = stage([seen], NOW)
     assert (found and (found.reason, found.message)) == told
+
+
+@pytest.mark.parametrize(
+    ("made", "now", "expected"),
+    [
+        ("2026-01-01T00:01:58Z", "2026-01-01T00:02:00Z", 2),
+        ("2026-01-01T00:00:00Z", "2026-01-01T00:00:02Z", 1),
+        ("2026-01-01T00:01:58Z", "2026-01-01T00:02:28Z", 0),
+    ],
+    ids=["both are older", "one is, one of its own second is not", "what is still there was adopted"],
+)
+def test_pods_older_than_a_new_deployment_are_leaving(made: str, now: str, expected: int) -> None:
+    pods = [{"metadata": {"name": at, "creationTimestamp": at}} for at in ("2025-12-31T23:00:00Z", EARLIER)]
+    assert leaving(pods, {"metadata": {"creationTimestamp": made}}, to_datetime(now)) == expected

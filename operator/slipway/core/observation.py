@@ -26,6 +26,13 @@ class RevisionSeen:
     """What its first pod that is not ready does to become so: it fetches or loads its model."""
     figures: Figures | None = None
     """What its callers got over the last LIVE_SECONDS."""
+    leaving: int = 0
+    """Ready pods that an earlier Deployment of that name left behind: the garbage collector is about to delete them."""
+
+    @property
+    def staying(self) -> int:
+        """Answer how many ready pods a step may begin with."""
+        return self.ready - self.leaving
 
 
 @dataclass(frozen=True)

@@ -136,9 +136,9 @@ def _starting(name: str, subject: Subject, state: State, world: World) -> Verdic
         return True, seen.symptom.reason, f"{name}: {seen.symptom.message}"
     if state.rollout is not None and state.rollout.paused:
         return True, "Paused", f"{name} gets no requests until resumed or promoted"
-    if not seen.ready and seen.stage:
+    if not seen.staying and seen.stage:
         return True, seen.stage.reason, f"{name} is {seen.stage.message}"
-    if not seen.ready:
+    if not seen.staying:
         return True, "WaitingForPods", f"{name} is starting"
     if not world.routes.ready:
         return True, _no_router(subject, world)[1], _no_router(subject, world)[2]

@@ -207,7 +207,7 @@ def set_weight(state: State, world: World) -> State | None:
     weight, (candidate,) = state.rollout.weight_set, state.candidates
     if weight is None or (weight == state.weight and state.step):
         return None
-    ready = min(world.seen(candidate.revision).ready, world.routes.healthy(candidate.revision))
+    ready = min(world.seen(candidate.revision).staying, world.routes.healthy(candidate.revision))
     if weight > state.weight and ready < Step(weight).pods(world.full(candidate.revision)):
         return None
     return _begin_step(state, (replace(candidate, weight=weight),), world.plan.number(weight), world)

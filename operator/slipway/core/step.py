@@ -58,7 +58,7 @@ def without_pods(state: State, world: World, number: int) -> list[str]:
     return [
         each.revision
         for each in at_step(state, world, number)
-        if min(world.seen(each.revision).ready, world.routes.healthy(each.revision)) < pods_for(each, state, world, number)
+        if min(world.seen(each.revision).staying, world.routes.healthy(each.revision)) < pods_for(each, state, world, number)
     ]
 
 

@@ -15,6 +15,7 @@ Container = Mapping[str, Any]
 # What the server's image writes as its termination message: "Reason: a sentence that says what, where and the cure".
 _TERMINATION = re.compile(r"^([A-Z][A-Za-z]{1,63}): (.+)", re.DOTALL)
 _MESSAGE_MAX = 512
+COLLECTED_SECONDS = 30.0
 PATIENCE_SECONDS = 5.0  # what may pass by itself is told once it has lasted so long
 _PULL_REASONS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CONFIG_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
@@ -168,6 +169,17 @@ def pod_ready(pod: Pod) -> bool:
         condition["type"] == "Ready" and condition["status"] == "True"
         for condition in pod.get("status", {}).get("conditions", ())
     )
+
+
+def leaving(pods: Iterable[Pod], deployment: Mapping[str, Any], now: datetime) -> int:
+    """Answer how many pods an earlier Deployment of that name left behind, for the garbage collector to delete.
+
+    They are older than this one. After COLLECTED_SECONDS they stay: a Deployment adopts what a backup restored.
+    """
+    made = deployment["metadata"]["creationTimestamp"]
+    if (now - to_datetime(made)).total_seconds() >= COLLECTED_SECONDS:
+        return 0
+    return sum(pod["metadata"]["creationTimestamp"] < made for pod in pods)  # RFC 3339 in UTC: earlier is smaller
 
 
 def _containers(pod: Pod) -> list[Container]:
