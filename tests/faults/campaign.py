@@ -18,9 +18,9 @@ from tests.faults.replica import Zygote
 from tests.faults.scenarios import ALONE, SCENARIOS
 from tests.faults.single import PATIENCE_SECONDS, Outcome, run
 
-# What matters most is tried first: a run that is cut short has told of it. All stories begin with the first apply: what befalls
-# its writes in another one is tried last.
-FAMILIES = ("kill", "stale", "random", "hand-over", "watch", "refuse", "kill-again", "refuse-again")
+# What matters most is tried first: a run that is cut short has told of it. All stories begin with the first apply: "again" is
+# what befalls its writes in another one.
+FAMILIES = ("kill", "stale", "hand-over", "random", "kill-again", "watch", "refuse", "refuse-again")
 _BEGINNING = "first-apply"
 RANDOM_KILLS, HAND_OVERS = 500, 50
 # Scenarios whose rollout takes steps: where a second leader could do harm.
@@ -40,6 +40,15 @@ class Case:
 
     def __str__(self) -> str:
         return " ".join((f"--scenario {self.scenario}", *(f"--fault {fault}" for fault in self.faults)))
+
+    def told(self) -> dict[str, Any]:
+        """Answer the case as JSON has it."""
+        return {"family": self.family, "scenario": self.scenario, "faults": [str(fault) for fault in self.faults]}
+
+    @staticmethod
+    def read(told: Mapping[str, Any]) -> "Case":
+        """Answer the case that was told."""
+        return Case(told["family"], told["scenario"], tuple(map(Fault.parse, told["faults"])))
 
 
 @dataclass(frozen=True)
@@ -177,22 +186,37 @@ def _calls(outcome: Outcome, *verbs: Verb) -> Iterator[tuple[Call, int]]:
 
 
 class Book:
-    """The results so far, a line each in a file: a run that was cut short goes on from there."""
+    """The plan and its results so far, a line each in a file: a run that was cut short goes on from there.
+
+    How often an operator asks for something differs a little from run to run: a plan made anew would never be done.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.plan: list[Case] = []
         self.results: dict[str, Result] = {}
         for line in path.read_text().splitlines() if path.exists() else ():
             told = json.loads(line)
-            case = Case(told["family"], told["scenario"], tuple(map(Fault.parse, told["faults"])))
+            if "plan" in told:
+                self.plan = [Case.read(each) for each in told["plan"]]
+                continue
+            case = Case.read(told)
             self.results[str(case)] = Result(case, told["fired"], tuple(told["violations"]), told["seconds"])
+
+    def keep(self, plan: list[Case]) -> list[Case]:
+        """Answer the plan that is kept already, else keep this one."""
+        if not self.plan:
+            self.plan = plan
+            self._write({"plan": [case.told() for case in plan]})
+        return self.plan
 
     def add(self, result: Result) -> None:
         """Take a result."""
-        case = result.case
-        self.results[str(case)] = result
-        told = {"family": case.family, "scenario": case.scenario, "faults": [str(fault) for fault in case.faults]}
-        told |= {"fired": result.fired, "violations": result.violations, "seconds": round(result.seconds, 1)}
+        self.results[str(result.case)] = result
+        how = {"fired": result.fired, "violations": result.violations, "seconds": round(result.seconds, 1)}
+        self._write({**result.case.told(), **how})
+
+    def _write(self, told: Mapping[str, Any]) -> None:
         with self._path.open("a") as book:
             book.write(json.dumps(told) + "\n")
 

@@ -32,7 +32,8 @@ Run scenarios under faults against a real control plane, and tell what was broke
 
 Without --fault every fault of the plan is tried: every write of every scenario by three kills and by every refusal, stale lists,
 watch events lost, late and out of order, 500 random kills and 50 hand-overs of the Lease. That takes hours; --results FILE keeps
-what was done, and goes on from it. --sample COUNT takes some of all, always the same ones by --seed.
+the plan and what was done, and goes on from it: a changed operator needs a new one. --sample COUNT takes some of all, always the
+same ones by --seed.
 """
 
 
@@ -74,13 +75,16 @@ async def main(options: argparse.Namespace) -> int:
         bad = await campaign.learn(options.scenario)
         for name, outcome, history in bad:
             _say(Result(Case("none", name, ()), 0, tuple(outcome.violations), outcome.seconds), history, trace=options.trace)
-        every = list(cases(campaign.references, options.seed))
-        chosen = sample(every, options.sample, options.seed) if options.sample else every
-        if options.fault:
-            chosen = every = [Case("given", name, tuple(options.fault)) for name in options.scenario] * options.again
-        book = Book(options.results or folder / "results")
         for path in filter(None, (options.results, options.report)):
             path.parent.mkdir(parents=True, exist_ok=True)
+        book = Book(options.results or folder / "results")
+        every = list(cases(campaign.references, options.seed))
+        if options.fault:
+            chosen = every = [Case("given", name, tuple(options.fault)) for name in options.scenario] * options.again
+        elif options.sample:
+            chosen = sample(every, options.sample, options.seed)
+        else:
+            chosen = every = [case for case in book.keep(every) if case.scenario in options.scenario]
         left = [case for case in chosen if str(case) not in book.results]
         if not options.sample and not options.fault:
             random.Random(options.seed).shuffle(left)  # noqa: S311 - the same order each time

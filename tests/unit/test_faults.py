@@ -4,11 +4,12 @@ import asyncio
 import importlib
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from tests.faults import backup, bugs, invariants, oracle
-from tests.faults.campaign import Campaign, cases, sample
+from tests.faults.campaign import Book, Campaign, Case, Result, cases, sample
 from tests.faults.command import parse
 from tests.faults.fault import Action, Call, Fault, Verb
 from tests.faults.history import Capacity, Entry, Event, History, Look, Lost, Marked
@@ -278,6 +279,17 @@ def test_the_plan_has_every_write_by_three_kills_and_the_same_sample_each_time()
     assert {fault.action for case in every for fault in case.faults} == set(Action)
     assert sample(every, 20, 1) == sample(list(cases(known, 1)), 20, 1)
     assert {case.family for case in sample(every, 6, 1)} == {case.family for case in every}
+
+
+def test_a_run_that_was_cut_short_goes_on_with_its_plan(tmp_path: Path) -> None:
+    first, second = (Case("kill", "canary", (Fault(Action.KILL_SENT, Call(Verb.APPLY, "services"), n),)) for n in (1, 2))
+    done = Result(first, 1, ("one_writer: two",), 1.5)
+    begun = Book(tmp_path / "results")
+    begun.keep([first, second])
+    begun.add(done)
+    book = Book(tmp_path / "results")
+    assert book.keep([second]) == [first, second]
+    assert book.results == {str(first): done}
 
 
 @pytest.mark.parametrize(("module", "name"), [each[:2] for each in QUICKER], ids=str)
