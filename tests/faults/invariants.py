@@ -197,7 +197,7 @@ def no_step_ends_early(history: History) -> Found:
         if isinstance(entry, Event) and entry.kind == "ModelDeployment":
             steps = entry.obj["spec"].get("rollout", {}).get("steps", ())
             holds = {step["weight"]: float(step.get("hold", "0s").rstrip("s")) for step in steps}
-        if not isinstance(entry, Look):
+        if not isinstance(entry, Look) or not _known(history, entry.router, entry.at):
             continue
         before = {revision: weights for weights in given.values() for revision in weights}
         given[entry.router] = {revision: weight for weights in entry.weights.values() for revision, weight in weights.items()}
@@ -295,6 +295,7 @@ INVARIANTS: tuple[Callable[[History], Found], ...] = (
     no_reconcile_raises,
 )
 _WORKERS = 8
+_TAKES_OVER_SECONDS = 2.0
 _TELL_ROUTER = Call(Verb.APPLY, "pods")
 # Each of what is wrong once: what follows from it is seldom worth reading.
 _TOLD_MAX = 3
@@ -311,9 +312,13 @@ def _excused(history: History, at: float) -> bool:
 
 
 def _known(history: History, name: str, at: float) -> bool:
-    """Tell whether the operator knew of a router by then: where watches lie of pods, its word to the router shows that."""
+    """Tell whether the operator could count on a router by then.
+
+    Where watches lie of pods, its word to the router shows that it knows of it; which then takes over its routes, and finds the
+    endpoints.
+    """
     told = (done for done in history.requests if done.call == _TELL_ROUTER and done.name == name)
-    return "pods" not in history.misled or any(done.at < at for done in told)
+    return "pods" not in history.misled or any(done.at + _TAKES_OVER_SECONDS < at for done in told)
 
 
 def _of_revision(event: Event) -> bool:

@@ -237,12 +237,13 @@ def test_foreign_objects_and_fields() -> None:
 
 
 def test_a_router_counts_once_the_operator_can_know_of_it() -> None:
-    lost = Lost(1.0, "slipway-router-x", "m-a", "it sees no endpoint")
+    lost = Lost(3.0, "slipway-router-x", "m-a", "it sees no endpoint")
     told = replace(done(Verb.APPLY, "pods", 200), name=lost.router, at=0.5)
     pods = frozenset({"pods"})
     assert list(invariants.no_request_is_lost(History("ns", [lost])))
     assert not list(invariants.no_request_is_lost(History("ns", [lost], misled=pods)))
     assert list(invariants.no_request_is_lost(History("ns", [lost], [told], misled=pods)))
+    assert not list(invariants.no_request_is_lost(History("ns", [lost], [replace(told, at=1.5)], misled=pods)))
 
 
 def test_every_invariant_has_a_history_that_breaks_it() -> None:
