@@ -12,7 +12,6 @@ from slipway.core.figures import LIVE_SECONDS
 from slipway.core.observation import Symptom
 from slipway.core.plan import Judged
 from slipway.core.state import State, World, load
-from slipway.core.symptoms import PATIENCE_SECONDS
 from slipway.core.verbs import plan_in_force
 from slipway.judges import Judges
 from slipway.kube import events
@@ -180,9 +179,6 @@ class Reconciler:
         if hindrance is not None:
             delay = min(delay or HINDRANCE_RETRY_SECONDS, HINDRANCE_RETRY_SECONDS)
         tried = {each.revision for each in state.candidates}
-        lacking = any(seen.staying < seen.replicas and seen.symptom is None for seen in map(world.seen, state.weights))
-        if lacking or (state.active and not world.routes.ready and world.routes.symptom is None):
-            delay = min(delay or PATIENCE_SECONDS, PATIENCE_SECONDS)  # to tell what takes so long
         if delay is not None:
             self._queue.add(key, after=delay)
         watched = {*world.routes.written, *tried}

@@ -14,6 +14,7 @@ from slipway.core.plan import Plan, Step
 from slipway.core.revision import Target
 from slipway.core.rollout import decide, wake_after
 from slipway.core.state import Candidate, State, World
+from slipway.core.symptoms import PATIENCE_SECONDS
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A, B, C = (Target(f"m-{letter}", letter, None) for letter in "abc")
@@ -199,7 +200,7 @@ def test_drain_starts_once_weight_0_is_live_in_every_router() -> None:
 def test_an_invalid_spec_has_no_deadline() -> None:
     seen = replace(world(None, {"m-a": 100}, a=1, b=0), deadline_seconds=float("inf"))
     assert decide(TRYING_B, seen) == TRYING_B
-    assert wake_after(TRYING_B, seen) is None
+    assert wake_after(TRYING_B, seen) == PATIENCE_SECONDS, "only what takes so long is told"
     assert wake_after(replace(TRYING_B, draining=(draining(C, 1),)), seen) == pytest.approx(2)
 
 
@@ -232,6 +233,26 @@ def test_wakes_at_the_deadline_and_after_the_drain() -> None:
     assert wake_after(SERVING_A, world(A, {"m-a": 100}, a=1)) is None
     assert wake_after(TRYING_B, world(B, {"m-a": 100})) == pytest.approx(599)
     assert wake_after(State(stable=B, draining=(draining(A, 1),)), world(B, {"m-b": 100})) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("state", "seen", "looks"),
+    [
+        (State(candidates=(Candidate(A),)), RevisionSeen(1, 0), True),
+        (SERVING_A, RevisionSeen(2, 1), True),
+        (SERVING_A, RevisionSeen(1, 1, leaving=1), True),
+        (SERVING_A, RevisionSeen(1, 0, Symptom("OOMKilled", "told")), False),
+        (SERVING_A, RevisionSeen(0, 0), False),
+    ],
+    ids=["a first one starts", "one of two", "about to go", "told already", "asleep"],
+)
+def test_looks_again_where_something_takes_long(state: State, seen: RevisionSeen, looks: bool) -> None:
+    there = replace(world(A, {"m-a": 100}), revisions={"m-a": seen})
+    assert wake_after(state, there) == (PATIENCE_SECONDS if looks else None)
+    away = replace(there, routes=RoutesSeen({"m-a": 100}))
+    assert wake_after(state, away) == PATIENCE_SECONDS
+    told = replace(away, routes=replace(away.routes, symptom=Symptom("Unschedulable", "no node")))
+    assert wake_after(state, told) == (PATIENCE_SECONDS if looks else None)
 
 
 def sized(seen: World, **more: Any) -> World:

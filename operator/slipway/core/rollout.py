@@ -23,6 +23,7 @@ from slipway.core.clock import stamp, stamp_up
 from slipway.core.plan import Step, Verdict
 from slipway.core.state import Candidate, State, World, checks_of, drop, ended, failed_with, tried, withdraw
 from slipway.core.step import asked, at_step, held_seconds, is_over, may_go_on, next_number, verdict, waited_seconds, without_pods
+from slipway.core.symptoms import PATIENCE_SECONDS
 from slipway.core.trial import enrolled, joined
 from slipway.core.verbs import aim, obey, unpin
 
@@ -341,9 +342,9 @@ def decide(state: State, world: World) -> State:
 
 
 def wake_after(state: State, world: World) -> float | None:
-    """Answer in how many seconds time alone may change the decision, None where only events can."""
-    waits: list[float] = []
+    """Answer in how many seconds time alone may change the decision or what is told of it, None where only events can."""
     world = aim(state, world)
+    waits = [PATIENCE_SECONDS] if _awaits_pods(state, world) else []
     trying = bool(state.candidates) and state.stable is not None and not state.step
     if trying and state.rollout is not None and not state.rollout.paused:
         waits.append(world.deadline_seconds - waited_seconds(state, world))
@@ -355,6 +356,13 @@ def wake_after(state: State, world: World) -> float | None:
             waits.append(max(IDLE_SECONDS - world.since(entry.since), kept))
     soonest = min(waits, default=math.inf)
     return max(soonest, 0.5) if math.isfinite(soonest) else None
+
+
+def _awaits_pods(state: State, world: World) -> bool:
+    """Tell whether pods are on their way of which nothing is told yet: what takes so long is, in time."""
+    if state.active and not world.routes.ready and world.routes.symptom is None:
+        return True
+    return any(seen.staying < seen.replicas and seen.symptom is None for seen in map(world.seen, state.active))
 
 
 def _step_wait(state: State, world: World) -> float:
